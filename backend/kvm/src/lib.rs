@@ -1,0 +1,1 @@
+//! backend/kvm: see docs/design.md.

@@ -1,0 +1,1 @@
+//! backend/sandbox: see docs/design.md.

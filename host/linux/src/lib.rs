@@ -1,0 +1,1 @@
+//! host/linux: see docs/design.md.

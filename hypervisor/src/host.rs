@@ -1,0 +1,157 @@
+//! What a host lends a guest: disks, networks, consoles, clocks, displays, directories.
+//!
+//! Contract: a host knows nothing of guests' registers and trusts nothing that a guest says; the
+//! core has checked every range before it calls. Implementations take `&self`, are safe to share
+//! between vCPU threads, and never panic.
+
+use crate::memory::GuestSlice;
+use alloc::string::String;
+use core::fmt;
+
+/// What went wrong in the host, in words for a person and a kind for a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostError {
+    /// What kind of failure it is.
+    pub kind: HostErrorKind,
+    /// The operating system's words, for a person.
+    pub text: String,
+}
+
+/// Kinds of host failure that a device may treat differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostErrorKind {
+    /// No room: a full disk, a reached quota or file size limit.
+    NoSpace,
+    /// The device failed or has vanished.
+    Io,
+    /// The host refused the access.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl core::error::Error for HostError {}
+
+/// A disk: a fixed number of bytes that can be read and written at any offset.
+pub trait BlockStore: Send + Sync {
+    /// Size in bytes.
+    fn capacity(&self) -> u64;
+
+    /// Fills `to` with what is at `offset`. The caller has checked `offset + to.len() <=
+    /// capacity()`.
+    ///
+    /// # Errors
+    /// If not all of it could be read.
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError>;
+
+    /// Writes all of `from` at `offset`. When it returns `Ok`, the data survives the end of this
+    /// process (not of the machine: see [`BlockStore::flush`]).
+    ///
+    /// # Errors
+    /// If not all of it could be written.
+    fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError>;
+
+    /// Makes all earlier writes survive the end of the machine.
+    ///
+    /// # Errors
+    /// If the host could not promise that.
+    fn flush(&self) -> Result<(), HostError>;
+}
+
+/// One end of a network: Ethernet frames in and out.
+pub trait NetPort: Send + Sync {
+    /// Hardware address of the guest's side.
+    fn mac(&self) -> [u8; 6];
+
+    /// Largest payload of a frame in bytes, without the Ethernet header.
+    fn mtu(&self) -> u16;
+
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// If it was not sent whole.
+    fn send(&self, frame: GuestSlice<'_>) -> Result<(), HostError>;
+
+    /// Takes the next frame that has arrived, if there is one, and returns its length. A frame
+    /// longer than `to` is cut.
+    ///
+    /// # Errors
+    /// If the network is gone.
+    fn receive(&self, to: GuestSlice<'_>) -> Result<Option<usize>, HostError>;
+}
+
+/// Where a guest's console output goes.
+pub trait Console: Send + Sync {
+    /// Writes all of `text`, which may be any bytes.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError>;
+}
+
+/// The host's clocks.
+pub trait Clock: Send + Sync {
+    /// Nanoseconds since 1970-01-01 00:00 UTC.
+    fn wall_ns(&self) -> u64;
+
+    /// Nanoseconds since some moment in the past; never goes back.
+    fn monotonic_ns(&self) -> u64;
+}
+
+/// Waits for networks. Bit `i` of a set stands for the port that the host knows as `i`.
+pub trait WaitSet: Send + Sync {
+    /// Waits until a port has a frame to take or `timeout_ns` nanoseconds have passed, and
+    /// returns the set of the ports that have one.
+    ///
+    /// # Errors
+    /// If the host cannot wait.
+    fn wait(&self, timeout_ns: u64) -> Result<u64, HostError>;
+}
+
+/// A directory tree that the host shows to a guest (virtio-fs). No host implements it yet.
+pub trait FileTree: Send + Sync {
+    /// A name for messages.
+    fn name(&self) -> &str;
+}
+
+/// A picture that a guest draws (virtio-gpu). No host implements it yet.
+pub trait Display: Send + Sync {
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32);
+}
+
+/// A file or boot module that an image is loaded from.
+pub trait Blob: Send + Sync {
+    /// Size in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `to` from `offset` as far as there is data; returns how many bytes that was.
+    ///
+    /// # Errors
+    /// If the host cannot read it.
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError>;
+}
+
+impl Blob for [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(<[u8]>::len(self));
+        let rest = &self[start..];
+        let count = rest.len().min(to.len());
+        Ok(to.copy_from(&rest[..count]))
+    }
+}

@@ -1,0 +1,302 @@
+//! The guest-physical address space: which addresses are RAM, where the host has them, and what
+//! may be done with them.
+
+#![allow(unsafe_code)]
+
+use super::{Gpa, GuestSlice, MemoryError, Perms};
+use alloc::vec::Vec;
+use core::mem::size_of;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A piece of host memory that backs a range of guest RAM.
+#[derive(Debug, Clone, Copy)]
+pub struct HostBlock {
+    gpa: Gpa,
+    len: u64,
+    host: *mut u8,
+}
+
+impl HostBlock {
+    /// `len` bytes of guest RAM from `gpa`, which the host has at `host`.
+    ///
+    /// # Safety
+    /// `host..host + len` must stay mapped, for reading and writing except where
+    /// [`GuestMemory::protect`] is told otherwise, until every `GuestMemory` made of this block
+    /// is gone. Nothing else in the host may hold a Rust reference to it.
+    pub unsafe fn new(gpa: Gpa, len: u64, host: *mut u8) -> Self {
+        Self { gpa, len, host }
+    }
+
+    /// The guest-physical addresses that it backs.
+    pub fn range(&self) -> Range<u64> {
+        self.gpa.0..self.gpa.0 + self.len
+    }
+
+    /// Where the host has it.
+    pub fn host(&self) -> *mut u8 {
+        self.host
+    }
+}
+
+/// A run of pages with the same permissions.
+#[derive(Debug, Clone)]
+struct Run {
+    range: Range<u64>,
+    perms: Perms,
+}
+
+/// A guest's RAM. Blocks never overlap; permissions default to read and write.
+#[derive(Debug, Clone, Default)]
+pub struct GuestMemory {
+    blocks: Vec<HostBlock>,
+    /// Ranges whose permissions differ from read and write, sorted, disjoint.
+    runs: Vec<Run>,
+}
+
+// SAFETY: the blocks are raw memory that the guest shares anyway; access is by volatile or atomic
+// operations only, and the tables change only through `&mut self`.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above.
+unsafe impl Sync for GuestMemory {}
+
+impl GuestMemory {
+    /// An address space without memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a block.
+    ///
+    /// # Errors
+    /// [`MemoryError::Overlap`] if it overlaps another or wraps around the address space.
+    pub fn add(&mut self, block: HostBlock) -> Result<(), MemoryError> {
+        let end = block.gpa.0.checked_add(block.len);
+        let overlaps = end.is_none_or(|end| {
+            self.blocks.iter().any(|b| b.range().start < end && block.gpa.0 < b.range().end)
+        });
+        if overlaps {
+            let end = block.gpa.0.saturating_add(block.len);
+            return Err(MemoryError::Overlap { start: block.gpa.0, end });
+        }
+        self.blocks.push(block);
+        Ok(())
+    }
+
+    /// The blocks, in the order in which they were added.
+    pub fn blocks(&self) -> &[HostBlock] {
+        &self.blocks
+    }
+
+    /// The end of the highest block: one more than the highest address.
+    pub fn end(&self) -> Gpa {
+        Gpa(self.blocks.iter().map(|b| b.range().end).max().unwrap_or(0))
+    }
+
+    /// The same guest memory as it appears in another host address space, where the block that
+    /// was at `host` is found at `f(block)`.
+    ///
+    /// # Safety
+    /// As for [`HostBlock::new`], with the new addresses, from when the result is first used.
+    pub unsafe fn rebased(&self, f: impl Fn(&HostBlock) -> *mut u8) -> Self {
+        let blocks = self.blocks.iter().map(|b| HostBlock { host: f(b), ..*b }).collect();
+        Self { blocks, runs: self.runs.clone() }
+    }
+
+    /// Restricts what may be done with a range, for the host as for the guest. Later calls win.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] if the range is not inside one block.
+    pub fn protect(&mut self, range: Range<u64>, perms: Perms) -> Result<(), MemoryError> {
+        let len = range.end.saturating_sub(range.start);
+        self.find(Gpa(range.start), len)?;
+        let mut runs = Vec::with_capacity(self.runs.len() + 2);
+        for run in self.runs.drain(..) {
+            let before = run.range.start..run.range.end.min(range.start);
+            let after = run.range.start.max(range.end)..run.range.end;
+            for rest in [before, after] {
+                if rest.start < rest.end {
+                    runs.push(Run { range: rest, perms: run.perms });
+                }
+            }
+        }
+        runs.push(Run { range, perms });
+        runs.sort_by_key(|run| run.range.start);
+        self.runs = runs;
+        Ok(())
+    }
+
+    /// Every range whose permissions are not plain read and write, in ascending order.
+    pub fn protections(&self) -> impl Iterator<Item = (Range<u64>, Perms)> + '_ {
+        self.runs.iter().map(|run| (run.range.clone(), run.perms))
+    }
+
+    /// What may be done with the byte at `gpa`; `None` where there is no memory.
+    pub fn perms_at(&self, gpa: Gpa) -> Option<Perms> {
+        self.find(gpa, 1).ok()?;
+        let run = self.runs.iter().find(|run| run.range.contains(&gpa.0));
+        Some(run.map_or(Perms::READ | Perms::WRITE, |run| run.perms))
+    }
+
+    /// The one checking function: `len` bytes at `gpa`, all inside one block, all with `needs`.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] and [`MemoryError::Denied`].
+    pub fn slice(&self, gpa: Gpa, len: u64, needs: Perms) -> Result<GuestSlice<'_>, MemoryError> {
+        let block = self.find(gpa, len)?;
+        let end = gpa.0 + len;
+        let denied = |run: &Run| {
+            run.range.start < end && gpa.0 < run.range.end && !run.perms.contains(needs)
+        };
+        if len > 0 && self.runs.iter().any(denied) {
+            return Err(MemoryError::Denied { gpa, len, needs });
+        }
+        let out_of_range = MemoryError::OutOfRange { gpa, len };
+        let offset = usize::try_from(gpa.0 - block.gpa.0).map_err(|_| out_of_range)?;
+        let size = usize::try_from(len).map_err(|_| out_of_range)?;
+        // SAFETY: `find` has checked that offset..offset + len is inside of the block, which its
+        // maker promised to be mapped; and the permissions were checked just now.
+        Ok(unsafe { GuestSlice::new(block.host.add(offset), size, needs.contains(Perms::WRITE)) })
+    }
+
+    fn find(&self, gpa: Gpa, len: u64) -> Result<&HostBlock, MemoryError> {
+        let error = MemoryError::OutOfRange { gpa, len };
+        let end = gpa.0.checked_add(len).ok_or(error)?;
+        let inside = |b: &&HostBlock| b.range().start <= gpa.0 && end <= b.range().end;
+        self.blocks.iter().find(inside).ok_or(error)
+    }
+
+    /// Copies guest memory out, to fill `to`.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`].
+    pub fn read_bytes(&self, gpa: Gpa, to: &mut [u8]) -> Result<(), MemoryError> {
+        self.slice(gpa, to.len() as u64, Perms::READ)?.copy_to(to);
+        Ok(())
+    }
+
+    /// Copies `from` to guest memory.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`].
+    pub fn write_bytes(&self, gpa: Gpa, from: &[u8]) -> Result<(), MemoryError> {
+        self.slice(gpa, from.len() as u64, Perms::WRITE)?.copy_from(from);
+        Ok(())
+    }
+
+    /// Reads a structure once, as a copy that the guest cannot change any more.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`].
+    pub fn read_obj<T: FromBytes + IntoBytes>(&self, gpa: Gpa) -> Result<T, MemoryError> {
+        let mut value = T::new_zeroed();
+        self.read_bytes(gpa, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Writes a structure.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`].
+    pub fn write_obj<T: IntoBytes + Immutable>(&self, gpa: Gpa, t: &T) -> Result<(), MemoryError> {
+        self.write_bytes(gpa, t.as_bytes())
+    }
+
+    fn atomic(&self, gpa: Gpa, needs: Perms) -> Result<&AtomicU32, MemoryError> {
+        let slice = self.slice(gpa, size_of::<u32>() as u64, needs)?;
+        let ptr = slice.as_ptr().cast::<u32>();
+        if !ptr.is_aligned() {
+            return Err(MemoryError::Misaligned(gpa));
+        }
+        // SAFETY: aligned, mapped for as long as `self` lives, and shared with the guest only,
+        // whose accesses are atomic in the same sense.
+        Ok(unsafe { AtomicU32::from_ptr(ptr) })
+    }
+
+    /// Loads a 32-bit value that the guest may be writing.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
+    pub fn load_u32(&self, gpa: Gpa, order: Ordering) -> Result<u32, MemoryError> {
+        Ok(self.atomic(gpa, Perms::READ)?.load(order))
+    }
+
+    /// Stores a 32-bit value that the guest may be reading.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
+    pub fn store_u32(&self, gpa: Gpa, value: u32, order: Ordering) -> Result<(), MemoryError> {
+        self.atomic(gpa, Perms::READ | Perms::WRITE)?.store(value, order);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    const RW: Perms = Perms::READ.union(Perms::WRITE);
+
+    fn memory(bytes: &mut [u64], gpa: u64) -> GuestMemory {
+        let mut memory = GuestMemory::new();
+        let len = (bytes.len() * 8) as u64;
+        // SAFETY: the caller keeps `bytes` alive and does not touch it meanwhile.
+        let block = unsafe { HostBlock::new(Gpa(gpa), len, bytes.as_mut_ptr().cast()) };
+        memory.add(block).unwrap();
+        memory
+    }
+
+    #[test]
+    fn every_edge_of_a_block_is_checked() {
+        let mut ram = vec![0u64; 32];
+        let m = memory(&mut ram, 0x1000);
+        assert!(m.slice(Gpa(0x1000), 256, RW).is_ok());
+        assert!(m.slice(Gpa(0x1100), 0, RW).is_ok());
+        for (gpa, len) in [(0xfff, 1), (0x1000, 257), (0x10ff, 2), (0x1101, 0), (0, 0)] {
+            assert!(m.slice(Gpa(gpa), len, RW).is_err(), "{gpa:#x} {len}");
+        }
+        for (gpa, len) in [(u64::MAX, 1), (u64::MAX, u64::MAX), (0x1000, u64::MAX), (1, u64::MAX)] {
+            assert!(m.slice(Gpa(gpa), len, RW).is_err(), "{gpa:#x} {len}");
+        }
+    }
+
+    #[test]
+    fn overlapping_and_wrapping_blocks_are_refused() {
+        let mut ram = vec![0u64; 32];
+        let mut m = memory(&mut ram, 0x1000);
+        for (gpa, len) in [(0x1000, 256), (0xfff, 2), (0x10ff, 1), (0x1010, 8), (u64::MAX, 2)] {
+            // SAFETY: refused, so never used.
+            let block = unsafe { HostBlock::new(Gpa(gpa), len, core::ptr::dangling_mut()) };
+            assert!(matches!(m.add(block), Err(MemoryError::Overlap { .. })), "{gpa:#x} {len}");
+        }
+    }
+
+    #[test]
+    fn the_last_protection_wins() {
+        let mut ram = vec![0u64; 512];
+        let mut m = memory(&mut ram, 0);
+        m.protect(0..0x800, Perms::READ).unwrap();
+        m.protect(0x200..0x400, RW).unwrap();
+        assert!(m.write_bytes(Gpa(0x200), &[0; 0x200]).is_ok());
+        assert!(m.write_bytes(Gpa(0x1ff), &[0; 2]).is_err());
+        assert!(m.write_bytes(Gpa(0x3ff), &[0; 2]).is_err());
+        assert!(m.write_bytes(Gpa(0x800), &[0; 2]).is_ok());
+        assert!(m.protect(0xfff..0x1001, RW).is_err());
+        assert_eq!(m.perms_at(Gpa(0x7ff)), Some(Perms::READ));
+        assert_eq!(m.perms_at(Gpa(0x1000)), None);
+    }
+
+    #[test]
+    fn objects_come_back_as_written() {
+        let mut ram = vec![0u64; 4];
+        let m = memory(&mut ram, 0);
+        m.write_obj(Gpa(3), &0x1122_3344_5566_7788u64).unwrap();
+        assert_eq!(m.read_obj::<u64>(Gpa(3)), Ok(0x1122_3344_5566_7788));
+        assert_eq!(m.load_u32(Gpa(2), Ordering::Relaxed), Err(MemoryError::Misaligned(Gpa(2))));
+        m.store_u32(Gpa(28), 7, Ordering::Release).unwrap();
+        assert_eq!(m.load_u32(Gpa(28), Ordering::Acquire), Ok(7));
+        assert!(m.store_u32(Gpa(32), 7, Ordering::Release).is_err());
+    }
+}

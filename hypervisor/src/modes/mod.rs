@@ -1,0 +1,3 @@
+//! The modes: what kind of machine a guest sees.
+
+pub mod hvt;

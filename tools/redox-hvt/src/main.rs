@@ -1,0 +1,3 @@
+//! Placeholder until the first tool lands.
+
+fn main() {}
