@@ -63,13 +63,41 @@ pub enum VmExit {
     Ended(Ending),
 }
 
+/// One line for a person, without a line feed. It owns its text, so that it can be made where
+/// nothing may be allocated.
+pub type Line = arrayvec::ArrayString<172>;
+
+/// Makes a [`Line`] of formatted text, cut where it is too long.
+pub fn line(text: fmt::Arguments<'_>) -> Line {
+    struct Cut(Line);
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let mut end = text.len().min(self.0.remaining_capacity());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.0.push_str(&text[..end]);
+            Ok(())
+        }
+    }
+    let mut cut = Cut(Line::new());
+    // Only a Display implementation that fails by itself can end this early: keep what is there.
+    let _ = fmt::write(&mut cut, text);
+    cut.0
+}
+
 /// How a guest's life ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// By its own wish, with this status.
-    Exit(i32),
-    /// By something it may not do or that the host could not do for it. One line for a person.
-    Fault(String),
+    /// By its own wish.
+    Exit {
+        /// The status it gave.
+        status: i32,
+        /// Where in its memory it left a hint such as a trap frame; checked to be readable.
+        cookie: Option<Gpa>,
+    },
+    /// By something it may not do or that the host could not do for it.
+    Fault(Line),
     /// By the host, from outside.
     Interrupted,
 }

@@ -1,3 +1,9 @@
 //! HVT mode: Solo5 unikernels, as Solo5's hvt ABI defines them (versions 1 and 2).
+//!
+//! An [`service::Service`] answers one guest's hypercalls, on any backend and any host.
 
+pub mod hypercall;
+pub mod ring;
+pub mod service;
 pub mod solo5_abi;
+pub mod stats;

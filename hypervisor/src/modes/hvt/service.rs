@@ -1,0 +1,186 @@
+//! Answers one HVT guest's exits: where a hypercall lands, on every backend and host.
+//!
+//! The service may run inside the guest's own process or in a kernel's exit path, so it neither
+//! allocates nor blocks except in the host's own calls, and its words for a person are
+//! [`Line`](crate::vcpu::Line)s. It holds no pointer into guest memory: the caller passes the memory as seen from
+//! where the service runs.
+
+use super::hypercall;
+use super::ring::Ring;
+use super::solo5_abi::{HYPERCALL_PIO_BASE, Hypercall, RING_KICK_PIO};
+use super::stats::Stats;
+use crate::host::{BlockStore, Clock, Console, NetPort, WaitSet};
+use crate::memory::{Gpa, GuestMemory};
+use crate::vcpu::{Answer, Ending, ExitHandler, VmEntry, VmExit, line};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// A device of the guest's manifest, joined to what the host lends for it.
+pub enum Device {
+    /// A disk.
+    Block(Box<dyn BlockStore>),
+    /// A network.
+    Net(Box<dyn NetPort>),
+}
+
+/// Everything that the host lends one guest.
+pub struct Resources {
+    /// Where its output goes.
+    pub console: Box<dyn Console>,
+    /// Its wall clock.
+    pub clock: Box<dyn Clock>,
+    /// Waits for its networks.
+    pub wait: Box<dyn WaitSet>,
+    /// Its devices by handle, which is the index in the manifest.
+    pub devices: Vec<Option<Device>>,
+}
+
+impl Resources {
+    /// The disk with this handle.
+    pub fn block(&self, handle: u64) -> Option<&dyn BlockStore> {
+        match self.device(handle)? {
+            Device::Block(store) => Some(&**store),
+            Device::Net(_) => None,
+        }
+    }
+
+    /// The network with this handle.
+    pub fn net(&self, handle: u64) -> Option<&dyn NetPort> {
+        match self.device(handle)? {
+            Device::Net(port) => Some(&**port),
+            Device::Block(_) => None,
+        }
+    }
+
+    fn device(&self, handle: u64) -> Option<&Device> {
+        self.devices.get(usize::try_from(handle).ok()?)?.as_ref()
+    }
+}
+
+/// What the host wants when it interrupts a vCPU.
+pub trait HostEvents: Send + Sync {
+    /// Called after the vCPU was interrupted; says whether the guest goes on.
+    fn interrupted(&self) -> Answer;
+}
+
+/// Answers one guest's exits.
+pub struct Service {
+    resources: Resources,
+    /// The ring that is served in place, at each doorbell. `None` where a thread serves it.
+    ring: Option<Arc<Ring>>,
+    stats: Option<&'static Stats>,
+    events: Box<dyn HostEvents>,
+}
+
+impl Service {
+    /// A service over these resources. `stats`, where given, are kept; they cost two clock
+    /// readings for each hypercall.
+    pub fn new(
+        resources: Resources,
+        events: Box<dyn HostEvents>,
+        stats: Option<&'static Stats>,
+    ) -> Self {
+        Self { resources, ring: None, stats, events }
+    }
+
+    /// Serves this ring whenever the guest rings its doorbell and thereby leaves.
+    pub fn serve_ring(&mut self, ring: Arc<Ring>) {
+        self.ring = Some(ring);
+    }
+
+    /// What the host lends.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// The counters, where they are kept.
+    pub fn stats(&self) -> Option<&'static Stats> {
+        self.stats
+    }
+
+    fn port_write(&self, port: u16, value: u32, memory: &GuestMemory) -> Answer {
+        if port == RING_KICK_PIO
+            && let Some(ring) = &self.ring
+        {
+            return self.doorbell(ring, memory);
+        }
+        match port.checked_sub(HYPERCALL_PIO_BASE).and_then(Hypercall::from_number) {
+            Some(call) => self.hypercall(call, Gpa(value.into()), memory),
+            None => bad_port(port),
+        }
+    }
+
+    fn doorbell(&self, ring: &Ring, memory: &GuestMemory) -> Answer {
+        if let Some(stats) = self.stats {
+            stats.doorbells.fetch_add(1, Relaxed);
+        }
+        match ring.process(memory, &self.resources, self.stats) {
+            Ok(_) => Answer::Resume(VmEntry::Continue),
+            Err(error) => fault(format_args!("{error}")),
+        }
+    }
+
+    fn hypercall(&self, call: Hypercall, argument: Gpa, memory: &GuestMemory) -> Answer {
+        let start = self.stats.map(|stats| (stats, self.resources.clock.monotonic_ns()));
+        let (answer, bytes) = match hypercall::answer(call, argument, memory, &self.resources) {
+            Ok(hypercall::Done::Resume { bytes }) => (Answer::Resume(VmEntry::Continue), bytes),
+            Ok(hypercall::Done::Halt { status, cookie }) => {
+                (Answer::End(Ending::Exit { status, cookie }), 0)
+            }
+            Err(error) => (fault(format_args!("hypercall {}: {error}", call.name())), 0),
+        };
+        if let Some((stats, start)) = start {
+            let now = self.resources.clock.monotonic_ns();
+            stats.count(call, bytes, now.saturating_sub(start));
+        }
+        answer
+    }
+
+    fn count_exit(&self, exit: &VmExit) {
+        let Some(stats) = self.stats else { return };
+        match exit {
+            VmExit::Io { .. } => stats.io_exits.fetch_add(1, Relaxed),
+            _ => stats.other_exits.fetch_add(1, Relaxed),
+        };
+        if stats.first_exit_ns.load(Relaxed) == 0 {
+            stats.first_exit_ns.store(self.resources.clock.monotonic_ns(), Relaxed);
+        }
+    }
+}
+
+impl ExitHandler for Service {
+    fn handle(&self, exit: VmExit, memory: &GuestMemory) -> Answer {
+        self.count_exit(&exit);
+        match exit {
+            VmExit::Io { port, size: 4, write: Some(value) } => {
+                self.port_write(port, value, memory)
+            }
+            VmExit::Io { port, .. } => bad_port(port),
+            VmExit::Mmio { gpa, .. } => {
+                fault(format_args!("access to guest address {gpa:#x}, where there is no memory"))
+            }
+            VmExit::Halt => fault(format_args!(
+                "the guest executed hlt and would sleep for ever: a unikernel has no interrupts"
+            )),
+            VmExit::Shutdown { rip } => fault(format_args!("triple fault: rip={rip:#x}")),
+            VmExit::MemoryFault { rip, address: None } => {
+                fault(format_args!("host/guest translation fault: rip={rip:#x}"))
+            }
+            VmExit::MemoryFault { rip, address: Some(gpa) } => {
+                fault(format_args!("host/guest translation fault: rip={rip:#x} address={gpa:#x}"))
+            }
+            VmExit::Interrupted => self.events.interrupted(),
+            VmExit::Ended(ending) => Answer::End(ending),
+        }
+    }
+}
+
+fn bad_port(port: u16) -> Answer {
+    fault(format_args!("Invalid guest port access: port={port:#x}"))
+}
+
+fn fault(text: core::fmt::Arguments<'_>) -> Answer {
+    Answer::End(Ending::Fault(line(text)))
+}
