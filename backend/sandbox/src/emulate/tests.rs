@@ -1,0 +1,1 @@
+//! Instructions one at a time, on a page of memory.
