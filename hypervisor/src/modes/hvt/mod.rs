@@ -2,8 +2,18 @@
 //!
 //! An [`service::Service`] answers one guest's hypercalls, on any backend and any host.
 
+pub mod arch;
+pub mod attach;
+pub mod boot;
+pub mod cmdline;
+pub mod elf;
 pub mod hypercall;
+pub mod image;
+pub mod layout;
+pub mod manifest;
+pub mod notes;
 pub mod ring;
+pub mod segment;
 pub mod service;
 pub mod solo5_abi;
 pub mod stats;
