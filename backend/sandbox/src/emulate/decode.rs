@@ -145,7 +145,6 @@ struct Decoder<'a> {
     rex: u8,
     operand16: bool,
     address32: bool,
-    repeat: bool,
     segment: SegmentBase,
     operand: Option<Operand>,
     reg: u8,
@@ -159,7 +158,6 @@ impl Default for Decoder<'_> {
             rex: 0,
             operand16: false,
             address32: false,
-            repeat: false,
             segment: SegmentBase::Flat,
             operand: None,
             reg: 0,
@@ -190,8 +188,7 @@ impl Decoder<'_> {
                 0x67 => self.address32 = true,
                 0x64 => self.segment = SegmentBase::Fs,
                 0x65 => self.segment = SegmentBase::Gs,
-                0xf2 | 0xf3 => self.repeat = true,
-                0x26 | 0x2e | 0x36 | 0x3e | 0xf0 => {}
+                0x26 | 0x2e | 0x36 | 0x3e | 0xf0 | 0xf2 | 0xf3 => {}
                 0x40..=0x4f => {
                     self.rex = byte;
                     let opcode = self.byte()?;
