@@ -5,16 +5,33 @@
 //! between vCPU threads, and never panic.
 
 use crate::memory::GuestSlice;
-use alloc::string::String;
 use core::fmt;
 
-/// What went wrong in the host, in words for a person and a kind for a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
+pub mod errno;
+
+/// What went wrong in the host: a kind for a program, and what a person needs to know.
+///
+/// It owns no memory, so that it can be made where nothing may be allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostError {
     /// What kind of failure it is.
     pub kind: HostErrorKind,
-    /// The operating system's words, for a person.
-    pub text: String,
+    /// The operating system's error number, or 0 where it was not the operating system.
+    pub errno: i32,
+    /// What was being done, such as `"block write"`.
+    pub what: &'static str,
+}
+
+impl HostError {
+    /// A failure that has no error number: `what` says it all.
+    pub const fn new(kind: HostErrorKind, what: &'static str) -> Self {
+        Self { kind, errno: 0, what }
+    }
+
+    /// A failure of a system call while doing `what`.
+    pub const fn from_errno(errno: i32, what: &'static str) -> Self {
+        Self { kind: HostErrorKind::of(errno), errno, what }
+    }
 }
 
 /// Kinds of host failure that a device may treat differently.
@@ -30,9 +47,26 @@ pub enum HostErrorKind {
     Other,
 }
 
+impl HostErrorKind {
+    /// The kind that an error number belongs to.
+    pub const fn of(errno: i32) -> Self {
+        match errno {
+            27 | 28 | 122 => Self::NoSpace,
+            5 | 6 | 19 | 32 | 61 | 77 | 100 | 104 | 107 => Self::Io,
+            1 | 13 | 30 => Self::Denied,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.what)?;
+        match (self.errno, errno::words(self.errno)) {
+            (0, _) => Ok(()),
+            (_, Some(words)) => write!(f, ": {words}"),
+            (number, None) => write!(f, ": error {number}"),
+        }
     }
 }
 
@@ -153,5 +187,21 @@ impl Blob for [u8] {
         let rest = &self[start..];
         let count = rest.len().min(to.len());
         Ok(to.copy_from(&rest[..count]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn errors_say_what_failed_and_why() {
+        let full = HostError::from_errno(28, "block write");
+        assert_eq!(full.kind, HostErrorKind::NoSpace);
+        assert_eq!(full.to_string(), "block write: No space left on device");
+        assert_eq!(HostError::from_errno(4095, "x").to_string(), "x: error 4095");
+        let gone = HostError::new(HostErrorKind::Io, "the network is gone");
+        assert_eq!(gone.to_string(), "the network is gone");
     }
 }
