@@ -7,6 +7,8 @@ pub mod attach;
 pub mod boot;
 pub mod cmdline;
 pub mod elf;
+#[cfg(test)]
+mod fixture;
 pub mod hypercall;
 pub mod image;
 pub mod layout;
@@ -17,3 +19,4 @@ pub mod segment;
 pub mod service;
 pub mod solo5_abi;
 pub mod stats;
+pub mod tender;
