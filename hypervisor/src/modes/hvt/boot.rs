@@ -106,3 +106,6 @@ fn write_boot_info(memory: &GuestMemory, boot: &Boot<'_>) -> Result<(), BootErro
     memory.write_bytes(Gpa(cmdline), boot.cmdline.as_bytes())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,6 @@ pub fn read_exact(
         _ => Err(ElfError::Truncated { what, offset, size: size as u64, file: blob.len() }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,6 @@ fn check_entry(entry: u64, segments: &[Segment]) -> Result<(), ImageError> {
     let inside = |s: &Segment| s.perms.contains(Perms::EXEC) && s.range.contains(&entry);
     if segments.iter().any(inside) { Ok(()) } else { Err(ImageError::Entry(entry)) }
 }
+
+#[cfg(test)]
+mod tests;

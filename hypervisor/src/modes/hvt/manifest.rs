@@ -357,3 +357,6 @@ fn raw_properties(attachment: Attachment) -> [u8; 16] {
     }
     raw
 }
+
+#[cfg(test)]
+mod tests;

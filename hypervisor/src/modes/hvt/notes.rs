@@ -152,3 +152,6 @@ fn content(
     read.map_err(|error| NoteError::Read { index, error })?;
     Ok((index, bytes))
 }
+
+#[cfg(test)]
+mod tests;

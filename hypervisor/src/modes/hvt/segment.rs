@@ -204,3 +204,6 @@ fn check_file(segment: &Segment, file: u64) -> Result<(), SegmentFault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
