@@ -12,7 +12,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod config;
+pub mod debug;
+pub mod device;
 pub mod host;
 pub mod memory;
+pub mod mode;
 pub mod modes;
+pub mod sync;
 pub mod vcpu;
+pub mod vm;

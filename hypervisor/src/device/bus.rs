@@ -1,0 +1,208 @@
+//! Address ranges and the devices behind them.
+//!
+//! Ranges never overlap. A lookup is a binary search. An access belongs to a device only if all
+//! of its bytes do.
+
+use super::{Access, Device, Effects, Width};
+use crate::sync::{Mutex, RwLock};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A device that a bus shares with whoever else needs it.
+#[derive(Clone)]
+pub struct DeviceRef(Arc<Mutex<dyn Device>>);
+
+impl DeviceRef {
+    /// Takes a device.
+    pub fn new(device: impl Device + 'static) -> Self {
+        Self(Arc::new(Mutex::new(device)))
+    }
+
+    /// Shares a device that is also used elsewhere.
+    pub fn shared(device: Arc<Mutex<dyn Device>>) -> Self {
+        Self(device)
+    }
+}
+
+impl fmt::Debug for DeviceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceRef({:p})", Arc::as_ptr(&self.0))
+    }
+}
+
+/// Which bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// Guest-physical addresses without memory.
+    Mmio,
+    /// x86 ports.
+    Pio,
+}
+
+/// What an access that no device claims is answered with. Writes vanish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unclaimed {
+    /// All bits set, as an open bus on a PC.
+    #[default]
+    Ones,
+    /// All bits clear.
+    Zeros,
+    /// Nothing: the caller is told and ends the guest or injects a fault.
+    Fault,
+}
+
+/// Why a device was not put on a bus, or not taken off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The range has no bytes or ends before it starts.
+    #[error("bus range {:#x}..{:#x} is empty: give a device at least one byte", .0.start, .0.end)]
+    Empty(Range<u64>),
+    /// The range shares bytes with another device's.
+    #[error("bus range {:#x}..{:#x} overlaps the device at {:#x}..{:#x}: choose another range", .range.start, .range.end, .other.start, .other.end)]
+    Overlap {
+        /// The range asked for.
+        range: Range<u64>,
+        /// The range that is there.
+        other: Range<u64>,
+    },
+    /// No device has exactly this range.
+    #[error("no device has the bus range {:#x}..{:#x}: name the range it was put at", .0.start, .0.end)]
+    NotThere(Range<u64>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    range: Range<u64>,
+    device: DeviceRef,
+}
+
+/// A bus. Lock order: `entries` (dropped before) a device's own lock.
+#[derive(Debug, Default)]
+pub struct Bus {
+    /// Sorted by start.
+    entries: RwLock<Vec<Entry>>,
+    unclaimed: Unclaimed,
+    missed: AtomicU64,
+}
+
+impl Bus {
+    /// A bus without devices.
+    pub fn new(unclaimed: Unclaimed) -> Self {
+        Self { unclaimed, ..Self::default() }
+    }
+
+    /// Accesses that no device claimed, so far.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Puts a device at a range of addresses.
+    ///
+    /// # Errors
+    /// [`BusError::Empty`] and [`BusError::Overlap`].
+    pub fn insert(&self, range: Range<u64>, device: DeviceRef) -> Result<(), BusError> {
+        insert(&mut self.entries.write(), range, device)
+    }
+
+    /// Takes the device away that has exactly this range. An access that is under way ends first
+    /// or goes on undisturbed.
+    ///
+    /// # Errors
+    /// [`BusError::NotThere`].
+    pub fn remove(&self, range: Range<u64>) -> Result<DeviceRef, BusError> {
+        remove(&mut self.entries.write(), &range)
+    }
+
+    /// Takes a device from one range and puts one at another, as one step. If the second part
+    /// fails the first is not undone: a BAR programmed onto another device answers nowhere.
+    ///
+    /// # Errors
+    /// [`BusError`].
+    pub fn change(
+        &self,
+        from: Option<Range<u64>>,
+        to: Option<(Range<u64>, DeviceRef)>,
+    ) -> Result<(), BusError> {
+        let mut entries = self.entries.write();
+        let removed = from.map(|range| remove(&mut entries, &range)).transpose();
+        let inserted = to.map(|(range, device)| insert(&mut entries, range, device)).transpose();
+        drop(entries);
+        removed.map(drop).and(inserted.map(drop))
+    }
+
+    /// Reads, with the bits that the width has. `None`: unclaimed, and the rule is
+    /// [`Unclaimed::Fault`].
+    pub fn read(&self, address: u64, width: Width, effects: &mut Effects) -> Option<u64> {
+        if let Some((device, access)) = self.find(address, width) {
+            return Some(device.0.lock().read(access, effects) & width.mask());
+        }
+        match self.unclaimed {
+            Unclaimed::Ones => Some(width.mask()),
+            Unclaimed::Zeros => Some(0),
+            Unclaimed::Fault => None,
+        }
+    }
+
+    /// Writes the bits of `value` that the width has. `None`: as for [`Bus::read`].
+    pub fn write(
+        &self,
+        address: u64,
+        width: Width,
+        value: u64,
+        effects: &mut Effects,
+    ) -> Option<()> {
+        if let Some((device, access)) = self.find(address, width) {
+            device.0.lock().write(access, value & width.mask(), effects);
+            return Some(());
+        }
+        (self.unclaimed != Unclaimed::Fault).then_some(())
+    }
+
+    /// The device that claims all bytes of an access.
+    fn find(&self, address: u64, width: Width) -> Option<(DeviceRef, Access)> {
+        let entries = self.entries.read();
+        let found = entries[..after(&entries, address)].last().filter(|entry| {
+            address.checked_add(width.bytes()).is_some_and(|end| end <= entry.range.end)
+        });
+        let found = found.map(|entry| {
+            (entry.device.clone(), Access { offset: address - entry.range.start, width })
+        });
+        if found.is_none() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+}
+
+/// How many entries start at or before an address.
+fn after(entries: &[Entry], address: u64) -> usize {
+    entries.partition_point(|entry| entry.range.start <= address)
+}
+
+fn insert(entries: &mut Vec<Entry>, range: Range<u64>, device: DeviceRef) -> Result<(), BusError> {
+    if range.is_empty() {
+        return Err(BusError::Empty(range));
+    }
+    let index = after(entries, range.start);
+    let (before, behind) = (index.checked_sub(1).map(|i| &entries[i]), entries.get(index));
+    let overlaps = |entry: &&Entry| entry.range.start < range.end && range.start < entry.range.end;
+    if let Some(other) = before.into_iter().chain(behind).find(overlaps) {
+        return Err(BusError::Overlap { other: other.range.clone(), range });
+    }
+    entries.insert(index, Entry { range, device });
+    Ok(())
+}
+
+fn remove(entries: &mut Vec<Entry>, range: &Range<u64>) -> Result<DeviceRef, BusError> {
+    let index = entries.binary_search_by_key(&range.start, |entry| entry.range.start).ok();
+    match index.filter(|index| entries[*index].range == *range) {
+        Some(index) => Ok(entries.remove(index).device),
+        None => Err(BusError::NotThere(range.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

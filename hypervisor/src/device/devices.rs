@@ -1,0 +1,279 @@
+//! All devices of a VM, and the one place where their effects are applied.
+
+use super::bus::{Bus, BusError, Space};
+use super::effects::{Effect, Effects, LayoutChange};
+use super::{Lines, Width};
+use crate::vcpu::{VmEntry, VmExit};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What a guest asked of the machine as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Turn it off.
+    Shutdown,
+    /// Reset it.
+    Reset,
+}
+
+/// How an access ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// How the vCPU goes on; `None` if nothing claims the address and the bus's rule is a fault.
+    pub entry: Option<VmEntry>,
+    /// What the guest asked of the machine meanwhile.
+    pub request: Option<Request>,
+}
+
+/// Both buses and the interrupt lines of a VM.
+#[derive(Debug)]
+pub struct Devices {
+    /// Addresses without memory.
+    pub mmio: Bus,
+    /// x86 ports.
+    pub pio: Bus,
+    /// Interrupts.
+    pub lines: Lines,
+    refused: AtomicU64,
+}
+
+impl Devices {
+    /// Joins what was built.
+    pub fn new(mmio: Bus, pio: Bus, lines: Lines) -> Self {
+        Self { mmio, pio, lines, refused: AtomicU64::new(0) }
+    }
+
+    /// Layouts that the guest asked for and could not have, so far.
+    pub fn refused_layouts(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Answers an exit that is an access to a device; `None` for any other.
+    pub fn answer(&self, exit: &VmExit) -> Option<Outcome> {
+        match *exit {
+            VmExit::Io { port, size, write } => {
+                Some(self.access(Space::Pio, u64::from(port), size, write.map(u64::from)))
+            }
+            VmExit::Mmio { gpa, size, write } => Some(self.access(Space::Mmio, gpa.0, size, write)),
+            _ => None,
+        }
+    }
+
+    /// Does what devices wished. Call it with no lock held, also for the effects of work that no
+    /// access started (a frame arrived, a timer ended).
+    pub fn apply(&self, effects: Effects) -> Option<Request> {
+        let mut request = None;
+        for effect in effects {
+            match effect {
+                Effect::Raise(source) => self.lines.raise(source),
+                Effect::Lower(source) => self.lines.lower(source),
+                Effect::Msi(message) => self.lines.msi(message),
+                Effect::Shutdown => request = Some(Request::Shutdown),
+                Effect::Reset => request = request.or(Some(Request::Reset)),
+                Effect::ChangeLayout(change) => {
+                    if self.change(change).is_err() {
+                        self.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        request
+    }
+
+    fn change(&self, change: LayoutChange) -> Result<(), BusError> {
+        self.bus(change.space).change(change.from, change.to)
+    }
+
+    fn bus(&self, space: Space) -> &Bus {
+        match space {
+            Space::Mmio => &self.mmio,
+            Space::Pio => &self.pio,
+        }
+    }
+
+    /// A backend reports 1 to 8 bytes. A width that no instruction of one access has (3, 5, 6, 7)
+    /// is done byte by byte.
+    fn access(&self, space: Space, address: u64, size: u8, write: Option<u64>) -> Outcome {
+        let bus = self.bus(space);
+        let mut effects = Effects::new();
+        let entry = match Width::from_bytes(size) {
+            Some(width) => one(bus, address, width, write, &mut effects),
+            None => bytewise(bus, address, size.min(8), write, &mut effects),
+        };
+        Outcome { entry, request: self.apply(effects) }
+    }
+}
+
+fn one(
+    bus: &Bus,
+    address: u64,
+    width: Width,
+    write: Option<u64>,
+    effects: &mut Effects,
+) -> Option<VmEntry> {
+    match write {
+        Some(value) => bus.write(address, width, value, effects).map(|()| VmEntry::Continue),
+        None => bus.read(address, width, effects).map(VmEntry::Data),
+    }
+}
+
+fn bytewise(
+    bus: &Bus,
+    address: u64,
+    size: u8,
+    write: Option<u64>,
+    effects: &mut Effects,
+) -> Option<VmEntry> {
+    let mut data = 0;
+    for i in 0..size {
+        let address = address.checked_add(u64::from(i))?;
+        let shift = u32::from(i) * 8;
+        match write {
+            Some(value) => bus.write(address, Width::Byte, value >> shift, effects)?,
+            None => data |= bus.read(address, Width::Byte, effects)? << shift,
+        }
+    }
+    Some(if write.is_some() { VmEntry::Continue } else { VmEntry::Data(data) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Unclaimed;
+    use super::super::{Access, Device, DeviceRef, InterruptSink, MsiMessage, SourceId, Trigger};
+    use super::*;
+    use crate::memory::Gpa;
+    use crate::sync::Mutex;
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use core::ops::Range;
+    use proptest::prelude::*;
+
+    /// Eight registers: 0 raises, 1 lowers, 2 shuts down, 3 resets, 4 moves itself to the value.
+    struct Toy {
+        source: SourceId,
+        range: Range<u64>,
+        me: Option<DeviceRef>,
+        registers: [u8; 8],
+    }
+
+    impl Device for Toy {
+        fn name(&self) -> &str {
+            "toy"
+        }
+
+        fn read(&mut self, access: Access, _: &mut Effects) -> u64 {
+            let start = usize::try_from(access.offset).unwrap();
+            let bytes = &self.registers[start..];
+            bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+        }
+
+        fn write(&mut self, access: Access, value: u64, effects: &mut Effects) {
+            let start = usize::try_from(access.offset).unwrap();
+            let bytes = &value.to_le_bytes()[..usize::try_from(access.width.bytes()).unwrap()];
+            self.registers[start..start + bytes.len()].copy_from_slice(bytes);
+            match (access.offset, &self.me) {
+                (0, _) => effects.push(Effect::Raise(self.source)),
+                (1, _) => effects.push(Effect::Lower(self.source)),
+                (2, _) => effects.push(Effect::Shutdown),
+                (3, _) => effects.push(Effect::Reset),
+                (4, Some(me)) => {
+                    let to = value..value.saturating_add(8);
+                    let from = core::mem::replace(&mut self.range, to.clone());
+                    effects.push(Effect::ChangeLayout(LayoutChange {
+                        space: Space::Mmio,
+                        from: Some(from),
+                        to: Some((to, me.clone())),
+                    }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(u32, bool)>>);
+
+    impl InterruptSink for Log {
+        fn set_line(&self, line: u32, asserted: bool) {
+            self.0.lock().push((line, asserted));
+        }
+        fn pulse(&self, _: u32) {}
+        fn msi(&self, _: MsiMessage) {}
+    }
+
+    fn machine() -> (Devices, Arc<Log>) {
+        let log = Arc::new(Log::default());
+        let bus = || Bus::new(Unclaimed::Fault);
+        let devices = Devices::new(bus(), bus(), Lines::new(log.clone()));
+        let source = devices.lines.source(9, Trigger::Level);
+        let range = 0x100..0x108;
+        let toy = Arc::new(Mutex::new(Toy {
+            source,
+            range: range.clone(),
+            me: None,
+            registers: *b"abcdefgh",
+        }));
+        let me = DeviceRef::shared(toy.clone());
+        toy.lock().me = Some(me.clone());
+        devices.mmio.insert(range, me.clone()).unwrap();
+        devices.pio.insert(0x100..0x108, me).unwrap();
+        (devices, log)
+    }
+
+    fn write(gpa: u64, value: u64) -> VmExit {
+        VmExit::Mmio { gpa: Gpa(gpa), size: 4, write: Some(value) }
+    }
+
+    #[test]
+    fn effects_are_applied_when_the_locks_are_dropped() {
+        let (devices, log) = machine();
+        let done = Outcome { entry: Some(VmEntry::Continue), request: None };
+        assert_eq!(devices.answer(&write(0x100, 1)), Some(done));
+        assert_eq!(devices.answer(&write(0x101, 1)), Some(done));
+        assert_eq!(*log.0.lock(), [(9, true), (9, false)]);
+        let off = Outcome { request: Some(Request::Shutdown), ..done };
+        assert_eq!(devices.answer(&write(0x102, 0)), Some(off));
+        // The device moves itself, which needs the bus's lock for writing.
+        assert_eq!(devices.answer(&write(0x104, 0x4000)), Some(done));
+        assert_eq!(devices.answer(&write(0x104, 0)).unwrap().entry, None);
+        assert_eq!(devices.answer(&write(0x4000, 0)), Some(done));
+        assert_eq!(devices.refused_layouts(), 0);
+    }
+
+    #[test]
+    fn odd_widths_are_done_byte_by_byte() {
+        let (devices, _) = machine();
+        let read = |size| {
+            let exit = VmExit::Mmio { gpa: Gpa(0x100), size, write: None };
+            devices.answer(&exit).unwrap().entry
+        };
+        assert_eq!(read(3), Some(VmEntry::Data(0x63_62_61)));
+        assert_eq!(read(8), Some(VmEntry::Data(u64::from_le_bytes(*b"abcdefgh"))));
+        let port = VmExit::Io { port: 0x101, size: 2, write: None };
+        assert_eq!(devices.answer(&port).unwrap().entry, Some(VmEntry::Data(0x6362)));
+        assert_eq!(devices.answer(&VmExit::Halt), None);
+    }
+
+    proptest! {
+        /// Whatever a guest reads and writes wherever: an answer, and the machine goes on.
+        #[test]
+        fn no_access_panics(
+            accesses in prop::collection::vec(
+                (any::<bool>(), prop_oneof![0xf8u64..0x110, any::<u64>()], any::<u8>(),
+                 prop::option::of(prop_oneof![0xf0u64..0x118, any::<u64>()])),
+                0..50,
+            ),
+        ) {
+            let (devices, _) = machine();
+            for (pio, address, size, write) in accesses {
+                let exit = if pio {
+                    let port = u16::try_from(address & 0xffff).unwrap();
+                    let write = write.map(|value| u32::try_from(value & 0xffff_ffff).unwrap());
+                    VmExit::Io { port, size, write }
+                } else {
+                    VmExit::Mmio { gpa: Gpa(address), size, write }
+                };
+                prop_assert!(devices.answer(&exit).is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a device wants done once its lock and the bus's are dropped.
+
+use super::bus::{DeviceRef, Space};
+use super::interrupt::{MsiMessage, SourceId};
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+
+/// One wish.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Assert an interrupt source; of an edge-triggered one: one edge.
+    Raise(SourceId),
+    /// Deassert it.
+    Lower(SourceId),
+    /// Send a message-signalled interrupt.
+    Msi(MsiMessage),
+    /// The guest turned itself off.
+    Shutdown,
+    /// The guest asked to be reset.
+    Reset,
+    /// Move, show or hide a device.
+    ChangeLayout(LayoutChange),
+}
+
+/// A device's range changes (a guest moved a PCI BAR, or turned its decoding on or off).
+#[derive(Debug, Clone)]
+pub struct LayoutChange {
+    /// Which bus.
+    pub space: Space,
+    /// The range that it had there, if it was shown.
+    pub from: Option<Range<u64>>,
+    /// The device and the range that it shall have, if it is to be shown.
+    pub to: Option<(Range<u64>, DeviceRef)>,
+}
+
+/// The wishes of one access, in order. The first few need no allocation.
+#[derive(Debug, Clone, Default)]
+pub struct Effects {
+    few: ArrayVec<Effect, 4>,
+    more: Vec<Effect>,
+}
+
+impl Effects {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a wish after the others.
+    pub fn push(&mut self, effect: Effect) {
+        if let Err(full) = self.few.try_push(effect) {
+            self.more.push(full.element());
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.few.is_empty()
+    }
+}
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = core::iter::Chain<arrayvec::IntoIter<Effect, 4>, alloc::vec::IntoIter<Effect>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.few.into_iter().chain(self.more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_holds_beyond_the_first_few() {
+        let mut effects = Effects::new();
+        assert!(effects.is_empty());
+        for address in 0..10 {
+            effects.push(Effect::Msi(MsiMessage { device: 0, address, data: 0 }));
+        }
+        let addresses: Vec<u64> = effects
+            .into_iter()
+            .map(|effect| match effect {
+                Effect::Msi(message) => message.address,
+                _ => u64::MAX,
+            })
+            .collect();
+        assert_eq!(addresses, (0..10).collect::<Vec<_>>());
+    }
+}

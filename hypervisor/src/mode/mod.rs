@@ -1,0 +1,3 @@
+//! placeholder
+mod kind;
+pub use kind::{ModeKind, UnknownMode};
