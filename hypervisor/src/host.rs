@@ -5,6 +5,7 @@
 //! between vCPU threads, and never panic.
 
 use crate::memory::GuestSlice;
+use alloc::sync::Arc;
 use core::fmt;
 
 pub mod errno;
@@ -118,6 +119,24 @@ pub trait NetPort: Send + Sync {
     /// # Errors
     /// If the network is gone.
     fn receive(&self, to: GuestSlice<'_>) -> Result<Option<usize>, HostError>;
+}
+
+impl<T: NetPort + ?Sized> NetPort for Arc<T> {
+    fn mac(&self) -> [u8; 6] {
+        (**self).mac()
+    }
+
+    fn mtu(&self) -> u16 {
+        (**self).mtu()
+    }
+
+    fn send(&self, frame: GuestSlice<'_>) -> Result<(), HostError> {
+        (**self).send(frame)
+    }
+
+    fn receive(&self, to: GuestSlice<'_>) -> Result<Option<usize>, HostError> {
+        (**self).receive(to)
+    }
 }
 
 /// Where a guest's console output goes.

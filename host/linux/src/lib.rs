@@ -1,1 +1,15 @@
-//! host/linux: see docs/design.md.
+//! What a Linux host lends a guest, and how a process that serves one confines itself.
+//!
+//! Everything on the data path makes its system calls inline (rustix), without errno, locks,
+//! allocation or thread-local storage: in the sandbox backend this code runs in the guest's own
+//! process, in a signal handler, with a foreign FS base.
+
+pub mod blob;
+pub mod block;
+pub mod clock;
+pub mod confine;
+pub mod console;
+pub mod net;
+pub mod signals;
+mod sys;
+pub mod wait;

@@ -1,0 +1,56 @@
+//! How a process gives up what it does not need any more.
+//!
+//! [`filter`] turns [`Rule`]s into a system call filter; [`privileges`] drops capabilities, core
+//! dumps and file system access. Each step is irrevocable, so everything that must be opened is
+//! opened before. A container runtime's own filter may refuse a step; it then confines already,
+//! and the step says so ([`Outcome`]).
+
+pub mod filter;
+pub mod privileges;
+
+use rustix::fd::RawFd;
+use rustix::io::Errno;
+
+/// One system call that stays allowed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number.
+    pub call: i64,
+    /// Values that arguments must have: index and value.
+    pub args: Vec<(u8, u64)>,
+    /// The reason, for a person who reads the list.
+    pub why: &'static str,
+}
+
+impl Rule {
+    /// The call with any arguments.
+    pub fn any(call: i64, why: &'static str) -> Self {
+        Self { call, args: Vec::new(), why }
+    }
+
+    /// The call with this descriptor as its first argument.
+    pub fn on_fd(call: i64, fd: RawFd, why: &'static str) -> Self {
+        Self::with(call, 0, u64::try_from(fd).unwrap_or(u64::MAX), why)
+    }
+
+    /// The call with this value as argument `index`.
+    pub fn with(call: i64, index: u8, value: u64, why: &'static str) -> Self {
+        Self { call, args: vec![(index, value)], why }
+    }
+
+    /// And with this value as argument `index`.
+    #[must_use]
+    pub fn and(mut self, index: u8, value: u64) -> Self {
+        self.args.push((index, value));
+        self
+    }
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in force.
+    Done,
+    /// The kernel has not got it, or somebody outside forbids it.
+    Refused(Errno),
+}

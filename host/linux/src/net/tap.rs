@@ -1,0 +1,139 @@
+//! TAP interfaces (Linux `Documentation/networking/tuntap.rst`, netdevice(7)).
+
+#![allow(unsafe_code)]
+
+use super::NetError;
+use crate::sys::syscall;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+/// Ethernet's MTU, for descriptors that have none of their own.
+const DEFAULT_MTU: u16 = 1500;
+
+const NAME: usize = libc::IFNAMSIZ;
+
+/// `struct ifreq`.
+#[repr(C)]
+struct Request {
+    name: [u8; NAME],
+    data: [u8; 24],
+}
+
+impl Request {
+    fn new(name: &str) -> Result<Self, NetError> {
+        // The kernel takes `%d` for a pattern of its own.
+        if name.len() >= NAME || name.contains('%') {
+            return Err(NetError::System(Errno::NAMETOOLONG));
+        }
+        let mut request = Self { name: [0; NAME], data: [0; 24] };
+        request.name[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(request)
+    }
+
+    fn short(&self) -> u16 {
+        u16::from_ne_bytes([self.data[0], self.data[1]])
+    }
+
+    fn int(&self) -> i32 {
+        i32::from_ne_bytes([self.data[0], self.data[1], self.data[2], self.data[3]])
+    }
+}
+
+fn ioctl(fd: &OwnedFd, code: u64, request: &mut Request) -> Result<(), Errno> {
+    let fd = usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
+    let code = usize::try_from(code).unwrap_or(0);
+    // SAFETY: all codes used here take a `struct ifreq`.
+    unsafe { syscall(libc::SYS_ioctl, [fd, code, request as *mut Request as usize, 0, 0, 0]) }
+        .map(drop)
+}
+
+fn control_socket() -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+}
+
+/// Attaches an interface that exists and is up; gives its descriptor and MTU.
+pub(super) fn attach(name: &str) -> Result<(OwnedFd, u16), NetError> {
+    let control = control_socket().map_err(|e| NetError::Step("socket", e))?;
+    check_up(&control, name)?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let tap = open("/dev/net/tun", flags, Mode::empty())
+        .map_err(|e| NetError::Step("/dev/net/tun", e))?;
+    let mut request = Request::new(name)?;
+    let tap_flags = u16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap_or(0);
+    request.data[..2].copy_from_slice(&tap_flags.to_ne_bytes());
+    ioctl(&tap, libc::TUNSETIFF, &mut request)?;
+    let mtu = mtu(&control, name)?;
+    whole_frames_only(&control, name);
+    Ok((tap, mtu))
+}
+
+fn check_up(control: &OwnedFd, name: &str) -> Result<(), NetError> {
+    let mut request = Request::new(name)?;
+    match ioctl(control, libc::SIOCGIFFLAGS, &mut request) {
+        Err(Errno::NODEV) => return Err(NetError::Missing(name.to_owned())),
+        other => other?,
+    }
+    let up = u16::try_from(libc::IFF_UP).unwrap_or(0);
+    if request.short() & up == 0 {
+        return Err(NetError::Down(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn mtu(control: &OwnedFd, name: &str) -> Result<u16, NetError> {
+    let mut request = Request::new(name)?;
+    ioctl(control, libc::SIOCGIFMTU, &mut request)?;
+    Ok(u16::try_from(request.int()).unwrap_or(u16::MAX))
+}
+
+/// Turns GRO and GSO off: without them the kernel hands out frames longer than the MTU, which a
+/// guest could only cut. Best effort, as it takes privileges that a TAP's owner may not have.
+fn whole_frames_only(control: &OwnedFd, name: &str) {
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    const ETHTOOL_SGSO: u32 = 0x24;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    const SIOCETHTOOL: u64 = 0x8946;
+    for command in [ETHTOOL_SGRO, ETHTOOL_SGSO] {
+        let mut value = EthtoolValue { command, data: 0 };
+        if let Ok(mut request) = Request::new(name) {
+            let pointer = (&raw mut value) as usize;
+            request.data[..8].copy_from_slice(&pointer.to_ne_bytes());
+            let _ = ioctl(control, SIOCETHTOOL, &mut request);
+        }
+    }
+}
+
+/// Takes over a descriptor that was open when this process started; gives it and its MTU.
+pub(super) fn adopt(number: &str) -> Result<(OwnedFd, u16), NetError> {
+    let bad = || NetError::Descriptor(number.to_owned());
+    let raw: RawFd = number.parse().map_err(|_| bad())?;
+    // Below are the standard streams, which a network can hardly be.
+    if raw < 3 {
+        return Err(bad());
+    }
+    let args = [usize::try_from(raw).map_err(|_| bad())?, 0, 0, 0, 0, 0];
+    const F_GETFD: usize = 1;
+    // SAFETY: asks for flags only.
+    unsafe { syscall(libc::SYS_fcntl, [args[0], F_GETFD, 0, 0, 0, 0]) }
+        .or_else(|e| if e == Errno::NOSYS { Ok(0) } else { Err(bad()) })?;
+    // SAFETY: open, as just asked, and given to us by the user.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    ioctl_fionbio(&fd, true)?;
+    let mtu = adopted_mtu(&fd).unwrap_or(DEFAULT_MTU);
+    Ok((fd, mtu))
+}
+
+/// The MTU of the interface behind a TAP's descriptor.
+fn adopted_mtu(fd: &OwnedFd) -> Option<u16> {
+    let mut request = Request::new("").ok()?;
+    ioctl(fd, libc::TUNGETIFF, &mut request).ok()?;
+    let end = request.name.iter().position(|&b| b == 0)?;
+    let name = core::str::from_utf8(&request.name[..end]).ok()?.to_owned();
+    mtu(&control_socket().ok()?, &name).ok()
+}
