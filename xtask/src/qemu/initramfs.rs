@@ -1,0 +1,117 @@
+//! The files of a test machine, as the archive that Linux unpacks at boot.
+//!
+//! The format is cpio's "newc" (Linux, Documentation/driver-api/early-userspace/
+//! buffer-format.rst), not compressed: it is read from memory once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use cpio::newc::{Builder, ModeFileType};
+
+/// Files by absolute path; a later one replaces an earlier one of the same path.
+#[derive(Default)]
+pub struct Files(BTreeMap<String, Entry>);
+
+struct Entry {
+    kind: ModeFileType,
+    mode: u32,
+    contents: Vec<u8>,
+}
+
+impl Files {
+    /// A file with these contents and permission bits.
+    pub fn add_bytes(&mut self, path: &str, mode: u32, contents: Vec<u8>) {
+        self.add(path, Entry { kind: ModeFileType::Regular, mode, contents });
+    }
+
+    /// A symbolic link.
+    pub fn add_link(&mut self, path: &str, target: &str) {
+        let contents = target.as_bytes().to_vec();
+        self.add(path, Entry { kind: ModeFileType::Symlink, mode: 0o777, contents });
+    }
+
+    /// A copy of a file of this machine, executable.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<()> {
+        let contents = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.add_bytes(path, 0o755, contents);
+        Ok(())
+    }
+
+    /// A program and, where it is dynamic, its interpreter and libraries at their own paths.
+    pub fn add_program(&mut self, path: &str, from: &Path) -> Result<()> {
+        for library in super::libraries(from) {
+            self.add_file(&library.display().to_string(), &library)?;
+        }
+        self.add_file(path, from)
+    }
+
+    /// All the files of a folder, without its sub-folders.
+    pub fn add_folder(&mut self, path: &str, from: &Path) -> Result<()> {
+        let entries =
+            fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            if entry.path().is_file() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                self.add_file(&format!("{path}/{name}"), &entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The archive, a folder before what is in it.
+    pub fn archive(self) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        for (number, (path, entry)) in (1..).zip(self.0) {
+            let mut writer = Builder::new(path.trim_start_matches('/'))
+                .ino(number)
+                .nlink(1)
+                .mode(entry.mode)
+                .set_mode_file_type(entry.kind)
+                .write(&mut out, u32::try_from(entry.contents.len())?);
+            std::io::copy(&mut Cursor::new(entry.contents), &mut writer)?;
+            writer.finish()?;
+        }
+        cpio::newc::trailer(out).context("cannot end the archive")
+    }
+
+    fn add(&mut self, path: &str, entry: Entry) {
+        for (at, _) in path.match_indices('/').skip(1) {
+            let folder = Entry { kind: ModeFileType::Directory, mode: 0o755, contents: Vec::new() };
+            self.0.entry(path[..at].to_owned()).or_insert(folder);
+        }
+        self.0.insert(path.to_owned(), entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Files;
+
+    #[test]
+    fn the_archive_holds_folders_before_files_and_ends_with_the_trailer() {
+        let mut files = Files::default();
+        files.add_bytes("/a/b/c", 0o644, b"text".to_vec());
+        files.add_link("/a/l", "b/c");
+        let archive = files.archive().unwrap();
+        let names: Vec<_> = cpio::NewcReader::new(&archive[..])
+            .map(|first| {
+                let mut names = vec![];
+                let mut reader = first;
+                loop {
+                    if reader.entry().is_trailer() {
+                        return names;
+                    }
+                    names.push((reader.entry().name().to_owned(), reader.entry().mode()));
+                    reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
+                }
+            })
+            .unwrap();
+        let expected =
+            [("a", 0o040_755), ("a/b", 0o040_755), ("a/b/c", 0o100_644), ("a/l", 0o120_777)];
+        assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+}

@@ -1,0 +1,190 @@
+//! Test machines: an emulated x86 PC with SVM (QEMU's TCG, no hardware help) that boots Linux
+//! with its KVM, runs one shell script and powers off.
+//!
+//! Order of calls: [`initramfs::Files`] collects what the machine shall hold, [`Machine::run`]
+//! boots it and returns what the script printed and its status.
+
+pub mod count;
+pub mod initramfs;
+
+use std::fs;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{kernel, programs};
+use crate::{paths, process};
+use initramfs::Files;
+
+/// Modules that a machine loads at start: KVM for SVM, and TAP devices.
+const MODULES: [&str; 2] = ["kvm_amd", "tun"];
+/// The line on the kernel's console that carries the script's status.
+const STATUS: &str = "xtask-vm: status ";
+
+/// What a test machine is like.
+pub struct Machine {
+    /// Its folder under `target/xtask/vm`, for the image and the kernel's log.
+    pub name: String,
+    /// RAM in MiB.
+    pub memory: u32,
+    /// CPUs; with `count` always one.
+    pub cpus: u32,
+    /// Count instructions: time is then instructions too, and a run repeats exactly.
+    pub count: bool,
+    /// After this it is ended.
+    pub timeout: Duration,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            name: "vm".to_owned(),
+            memory: 2048,
+            cpus: 2,
+            count: false,
+            timeout: Duration::from_secs(900),
+        }
+    }
+}
+
+/// What a script did.
+pub struct Outcome {
+    /// What it printed, both streams.
+    pub output: String,
+    /// Its exit status, 0 to 255.
+    pub status: i32,
+    /// Instruction counts at each marker and at the end, if the machine counted.
+    pub counts: Vec<count::Count>,
+}
+
+impl Machine {
+    /// Boots with `files`, runs `script` by `/bin/sh`, hands over each line it prints as it
+    /// comes, powers off.
+    ///
+    /// # Errors
+    /// Packages that cannot be fetched; a machine that did not get to the script's end in time.
+    pub fn run(&self, files: Files, script: &str, mut line: impl FnMut(&str)) -> Result<Outcome> {
+        let folder = paths::work("vm")?.join(&self.name);
+        fs::create_dir_all(&folder)?;
+        let kernel = kernel::get()?;
+        let image = folder.join("initramfs.cpio");
+        fs::write(&image, userland(files, script, &kernel)?)?;
+        let log = folder.join("kernel.log");
+        let counts = folder.join("counts");
+        for stale in [&log, &counts] {
+            let _ = fs::remove_file(stale);
+        }
+
+        let mut command = programs::qemu()?.command();
+        self.hardware(&mut command);
+        if self.count {
+            command.args(["-icount", "shift=0,sleep=off", "-seed", "1"]);
+            command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+            command.arg("-plugin").arg(count::plugin_option(&counts)?);
+        }
+        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&image);
+        command.args(["-append", "console=ttyS0 panic=-1 nokaslr quiet loglevel=4"]);
+        command.arg("-serial").arg(format!("file:{}", log.display()));
+        command.args(["-serial", "stdio"]);
+
+        let output = self.watch(&mut command, &mut line)?;
+        let status = status(&log)?;
+        let counts = if self.count { count::read(&counts)? } else { Vec::new() };
+        Ok(Outcome { output, status, counts })
+    }
+
+    fn hardware(&self, command: &mut Command) {
+        let (thread, cpus) = if self.count { ("single", 1) } else { ("multi", self.cpus) };
+        command.args(["-M", "q35", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot"]);
+        command.arg("-accel").arg(format!("tcg,thread={thread}"));
+        command.arg("-smp").arg(cpus.to_string()).arg("-m").arg(format!("{}M", self.memory));
+    }
+
+    /// Runs QEMU and reads the second serial port until the machine is off.
+    fn watch(&self, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<String> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let source = child.stdout.take().context("no pipe to QEMU")?;
+        let child = Arc::new(Mutex::new(child));
+        let (done, watched) = mpsc::channel::<()>();
+        let (watcher, limit) = (Arc::clone(&child), self.timeout);
+        let timer = thread::spawn(move || {
+            let late = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if late {
+                let _ = lock(&watcher).kill();
+            }
+            late
+        });
+        let mut output = String::new();
+        let read = process::each_line(BufReader::new(source), &mut |text| {
+            output.push_str(text);
+            output.push('\n');
+            line(text);
+        });
+        drop(done);
+        let late = timer.join().unwrap_or(false);
+        let status = lock(&child).wait()?;
+        read?;
+        if late {
+            bail!(
+                "the test machine was not done after {} s; it printed last:\n{}",
+                limit.as_secs(),
+                tail(&output, 15)
+            );
+        }
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(output)
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The whole initramfs: `files` over the userland that every machine has.
+fn userland(mut files: Files, script: &str, kernel: &kernel::Kernel) -> Result<Vec<u8>> {
+    files.add_file("/bin/busybox", &programs::busybox()?)?;
+    files.add_link("/bin/sh", "busybox");
+    let mut load = String::new();
+    for (name, contents) in kernel.modules(&MODULES)? {
+        let path = format!("/lib/modules/{name}");
+        load.push_str(&format!("insmod {path}\n"));
+        files.add_bytes(&path, 0o644, contents);
+    }
+    files.add_bytes("/script", 0o755, script.into());
+    files.add_bytes("/init", 0o755, include_str!("init.sh").replace("@LOAD@", &load).into());
+    files.archive()
+}
+
+/// The status that `init.sh` wrote to the kernel's console.
+fn status(log: &Path) -> Result<i32> {
+    let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    let found = text.lines().rev().find_map(|line| line.trim_end().split_once(STATUS));
+    found.and_then(|(_, number)| number.parse().ok()).with_context(|| {
+        format!(
+            "the test machine died before its script ended; its kernel said last ({}):\n{}",
+            log.display(),
+            tail(&text, 25)
+        )
+    })
+}
+
+fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A dynamic program's interpreter and libraries, as `ldd` finds them.
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
+    let Ok(text) = process::capture(Command::new("ldd").arg(program)) else {
+        return Vec::new();
+    };
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
