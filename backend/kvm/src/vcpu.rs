@@ -1,0 +1,176 @@
+//! A vCPU: `KVM_RUN` in, [`VmExit`] out.
+//!
+//! [`BackendVcpu::run`] allocates nothing and makes one system call, except where the guest has
+//! come to its end. An exit that asks (`write: None`) is answered by the next
+//! [`VmEntry::Data`]; anything else then reads as 0.
+
+use crate::error::{errno, refused};
+use crate::machine::Machine;
+use crate::run_page::{self, Pio, Reason};
+use crate::{arch, fault};
+use hypervisor::memory::{Gpa, GuestMemory, Gva};
+use hypervisor::vcpu::{BackendError, BackendVcpu, VmEntry, VmExit};
+use kvm_ioctls::VcpuFd;
+use rustix::io::Errno;
+use std::sync::Arc;
+
+/// A vCPU of a [`crate::KvmVm`].
+///
+/// Drop order is the order of the fields: the vCPU is closed before the machine, and with it the
+/// guest's memory, may go.
+pub struct KvmVcpu {
+    pub(crate) fd: VcpuFd,
+    pending: Pending,
+    pub(crate) debug: arch::DebugState,
+    /// As it was when this vCPU was made, with the permissions that a fault is measured by.
+    pub(crate) memory: GuestMemory,
+    pub(crate) machine: Arc<Machine>,
+}
+
+/// What has to be done before the guest may go on.
+enum Pending {
+    Nothing,
+    /// This element of a port access has been reported and not answered yet.
+    Io(Pio),
+    /// A read of device memory has been reported.
+    Mmio,
+    /// The guest has broken its memory's permissions and will not go on.
+    Fault {
+        rip: Gva,
+        address: Option<Gpa>,
+    },
+}
+
+/// What ends a stretch of running: an exit, or something for a debugger.
+pub(crate) enum Stop {
+    Exit(VmExit),
+    Debug(kvm_bindings::kvm_debug_exit_arch),
+}
+
+impl KvmVcpu {
+    pub(crate) fn new(fd: VcpuFd, memory: GuestMemory, machine: Arc<Machine>) -> Self {
+        let debug = arch::DebugState::default();
+        Self { fd, pending: Pending::Nothing, debug, memory, machine }
+    }
+
+    /// Runs until something happens, for the run loop and the debugger alike.
+    pub(crate) fn go(&mut self, entry: VmEntry) -> Result<Stop, BackendError> {
+        if let Some(exit) = self.settle(entry) {
+            return Ok(Stop::Exit(exit));
+        }
+        if let Err(error) = self.fd.run().map(|_| ()) {
+            return self.failed(error).map(Stop::Exit);
+        }
+        let page_len = self.machine.vm().run_size();
+        match run_page::reason(self.fd.get_kvm_run(), page_len) {
+            Reason::Io(io) => Ok(Stop::Exit(self.report_io(io))),
+            Reason::MmioRead { gpa, size } => {
+                self.pending = Pending::Mmio;
+                Ok(Stop::Exit(VmExit::Mmio { gpa: Gpa(gpa), size, write: None }))
+            }
+            Reason::MmioWrite { gpa, size, value } => {
+                Ok(Stop::Exit(VmExit::Mmio { gpa: Gpa(gpa), size, write: Some(value) }))
+            }
+            Reason::Halt => Ok(Stop::Exit(VmExit::Halt)),
+            Reason::Debug(what) => Ok(Stop::Debug(what)),
+            Reason::Shutdown => Ok(Stop::Exit(VmExit::Shutdown { rip: self.rip()? })),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Finishes what the last exit left open. Some exit if that asks for the next answer.
+    fn settle(&mut self, entry: VmEntry) -> Option<VmExit> {
+        let value = match entry {
+            VmEntry::Data(value) => value,
+            VmEntry::Continue => 0,
+        };
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => None,
+            Pending::Io(io) => {
+                if !io.write {
+                    run_page::answer_port(self.fd.get_kvm_run(), &io, value);
+                }
+                Some(self.report_io(io.next()?))
+            }
+            Pending::Mmio => {
+                run_page::answer_mmio(self.fd.get_kvm_run(), value);
+                None
+            }
+            Pending::Fault { rip, address } => {
+                self.pending = Pending::Fault { rip, address };
+                Some(VmExit::MemoryFault { rip, address })
+            }
+        }
+    }
+
+    fn report_io(&mut self, io: Pio) -> VmExit {
+        if !io.write || io.left > 1 {
+            self.pending = Pending::Io(io);
+        }
+        let write = io.write.then(|| run_page::port_value(self.fd.get_kvm_run(), &io));
+        VmExit::Io { port: io.port, size: io.size, write }
+    }
+
+    fn failed(&mut self, error: kvm_ioctls::Error) -> Result<VmExit, BackendError> {
+        match errno(&error) {
+            Errno::INTR | Errno::AGAIN => Ok(VmExit::Interrupted),
+            Errno::FAULT => {
+                let (rip, address) = fault::locate(self)?;
+                self.pending = Pending::Fault { rip, address };
+                Ok(VmExit::MemoryFault { rip, address })
+            }
+            Errno::HWPOISON => Err(BackendError::new(
+                "KVM: the guest touched memory of this machine that is broken (machine check): \
+                 see the kernel log",
+            )),
+            _ => Err(refused("KVM_RUN")(error)),
+        }
+    }
+
+    pub(crate) fn rip(&self) -> Result<Gva, BackendError> {
+        self.fd.get_regs().map(|regs| Gva(regs.rip)).map_err(refused("KVM_GET_REGS"))
+    }
+
+    fn unexpected(&self, reason: &Reason) -> BackendError {
+        let place = self.rip().map_or_else(|_| "unknown".into(), |rip| format!("{rip:#x}"));
+        BackendError::new(match *reason {
+            Reason::FailEntry { reason } => format!(
+                "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}, rip={place}: the \
+                 processor refuses the guest's state; try --backend=sandbox"
+            ),
+            Reason::Internal { suberror } => format!(
+                "KVM: internal error exit: suberror=0x{suberror:x} ({}), rip={place}: try \
+                 --backend=sandbox",
+                suberror_text(suberror)
+            ),
+            Reason::Other(number) => format!(
+                "KVM: unhandled exit: exit_reason=0x{number:x}, rip={place}: this kind of exit \
+                 was not asked for; please report it"
+            ),
+            _ => format!("KVM: unhandled exit at rip={place}; please report it"),
+        })
+    }
+}
+
+/// KVM_INTERNAL_ERROR_* in words.
+fn suberror_text(suberror: u32) -> &'static str {
+    match suberror {
+        kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => {
+            "an instruction that KVM would have to emulate and cannot"
+        }
+        kvm_bindings::KVM_INTERNAL_ERROR_SIMUL_EX => "simultaneous exceptions",
+        kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV => "an exit while an event was delivered",
+        kvm_bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "an unexpected hardware exit",
+        _ => "unknown",
+    }
+}
+
+impl BackendVcpu for KvmVcpu {
+    fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
+        match self.go(entry)? {
+            Stop::Exit(exit) => Ok(exit),
+            // Only after a debugger has been here: it left, the guest goes on another time.
+            Stop::Debug(_) => Ok(VmExit::Interrupted),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What of KVM is x86_64's: registers, CPUID, the probe, the debug registers.
+
+mod debug;
+mod probe;
+mod state;
+
+pub(crate) use debug::DebugState;
+pub use probe::host_can_virtualize;
+pub(crate) use probe::probe;
+pub(crate) use state::{cycle_frequency, reset_fpu, set_features, set_state};
