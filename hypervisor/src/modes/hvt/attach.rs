@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_block_size_is_judged() {
-        for size in 0..=0x2_0000u64 {
+        for size in (0..=0x2_0000u64).step_by(if cfg!(miri) { 128 } else { 1 }) {
             let good = [512, 1024, 2048, 4096, 8192, 16384, 32768].contains(&size);
             assert_eq!(check_block_size(size).is_ok(), good, "{size}");
         }
