@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod config;
 pub mod debug;
+pub mod detect;
 pub mod device;
 pub mod host;
 pub mod memory;

@@ -70,7 +70,7 @@ pub enum ResourceKind {
     Block {
         /// The disk image.
         path: String,
-        /// Bytes of a sector: a power of two, at least 512. Default: [`DEFAULT_SECTOR_SIZE`].
+        /// Bytes of a sector: a power of two from 512 to 32,768. Default: [`DEFAULT_SECTOR_SIZE`].
         sector_size: u32,
     },
     /// `type = "net"`.

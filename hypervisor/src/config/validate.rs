@@ -151,12 +151,13 @@ pub(super) fn unique(resource: &HvtResource, before: &[HvtResource]) -> Result<(
     Err(Problem::Value { key: "name".into(), found: name.clone(), rule })
 }
 
+/// Sizes of sectors: what a manifest's 16 bits can say (Solo5 `mft_abi.h`).
 pub(super) fn sector_size(bytes: u64) -> Result<(), Problem> {
-    let fits = (512..=1 << 30).contains(&bytes) && bytes.is_power_of_two();
+    let fits = (512..=1 << 15).contains(&bytes) && bytes.is_power_of_two();
     if fits {
         return Ok(());
     }
-    let rule = "write a power of two from 512 to 1G".into();
+    let rule = "write a power of two from 512 to 32K".into();
     Err(Problem::Value { key: "sector_size".into(), found: Bytes(bytes).to_string(), rule })
 }
 
