@@ -4,7 +4,7 @@
  *
  *     HOST_KERNEL HOST_USER GUEST_KERNEL GUEST_USER VMRUNS
  *
- * to the file named by its option file= at each marker instruction, nopl 0x524b(%rax), and at
+ * to the file named by its option counts= at each marker instruction, nopl 0x524b(%rax), and at
  * QEMU's end. For one CPU (-smp 1, thread=single).
  *
  * A guest is in force from VMRUN until the instruction behind that VMRUN is executed: SVM resumes
@@ -152,10 +152,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *in
 {
     (void)info;
     for (int i = 0; i < argc; i++)
-        if (!strncmp(argv[i], "file=", 5))
-            out = fopen(argv[i] + 5, "w");
+        if (!strncmp(argv[i], "counts=", 7))
+            out = fopen(argv[i] + 7, "w");
     if (!out) {
-        fprintf(stderr, "count plugin: cannot write the file named by the option file=\n");
+        fprintf(stderr, "count plugin: cannot write the file named by the option counts=\n");
         return -1;
     }
     struct qemu_plugin_scoreboard *score = qemu_plugin_scoreboard_new(HALVES * sizeof(uint64_t));

@@ -59,7 +59,7 @@ impl Count {
 /// The value of QEMU's `-plugin` that makes it write counts to `file`.
 pub fn plugin_option(file: &Path) -> Result<String> {
     let plugin = compile("count.c", "count.so", &["-shared", "-fPIC"])?;
-    Ok(format!("{},file={}", plugin.display(), file.display()))
+    Ok(format!("{},counts={}", plugin.display(), file.display()))
 }
 
 /// The program `mark COMMAND [ARGUMENT]...`: a marker just before COMMAND (a path) is executed
