@@ -13,6 +13,8 @@ use crate::monitor::{Monitor, exit_group, fast, patch::Patcher, signal};
 use crate::report::Report;
 use crate::{Child, filter};
 use core::ops::Range;
+use host_linux::confine::filter::Program;
+use host_linux::confine::privileges;
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::{BackendError, X86State, line};
 use rustix::fd::{AsRawFd, RawFd};
@@ -28,7 +30,7 @@ pub struct Prepared {
     len: usize,
     state: X86State,
     keep: Vec<RawFd>,
-    filter: filter::Program,
+    filter: Program,
     report: Arc<Report>,
     parent: Pid,
 }
@@ -98,7 +100,11 @@ fn steps(prepared: Prepared) -> Failure {
         }
         Monitor::install(monitor);
         signal::install().map_err(|e| ("signal handlers", e))?;
-        filter::apply(&filter).map_err(|e| ("system call filter", e))
+        // Each of these is one more wall where there is one already: the filter alone must hold.
+        let _ = privileges::no_core_dumps();
+        let _ = privileges::no_capabilities();
+        let _ = privileges::landlock(None);
+        filter.apply().map_err(|e| ("system call filter", e))
     })();
     if let Err(failure) = result {
         return failure;

@@ -1,13 +1,65 @@
-//! temporary
+//! The system call filter of a guest's process: the boundary around everything in it.
+//!
+//! A call goes through only from the monitor's code (the program's text, and the vDSO for a clock
+//! that it cannot read alone), only if it is listed, only with the descriptors that are listed.
+//! From anywhere else it is a SIGSYS, which the monitor turns into the guest's own #UD; a listed
+//! place with an unlisted call, which takes a guest that jumps into the monitor, ends the process.
+
+#![allow(unsafe_code)]
+
 use crate::SandboxConfig;
 use crate::report::Report;
+use core::ops::Range;
+use host_linux::confine::Rule;
+use host_linux::confine::filter::{Program, compile};
 use hypervisor::vcpu::BackendError;
 use rustix::fd::RawFd;
-use rustix::io::Errno;
-pub struct Program;
-pub fn program(_: &SandboxConfig, _: RawFd, _: &Report) -> Result<Program, BackendError> {
-    Ok(Program)
+
+/// Bytes of the vDSO's code, at most.
+const VDSO: u64 = 0x4000;
+
+unsafe extern "C" {
+    static __executable_start: u8;
+    static etext: u8;
 }
-pub fn apply(_: &Program) -> Result<(), Errno> {
-    Ok(())
+
+/// What the monitor itself calls, whatever the guest's devices are.
+fn own_rules(memory: RawFd, report: &Report) -> Vec<Rule> {
+    let gate = report.gate_address();
+    vec![
+        Rule::any(libc::SYS_rt_sigreturn, "back from a trap to the guest"),
+        Rule::any(libc::SYS_exit_group, "the guest's end"),
+        Rule::any(libc::SYS_clock_gettime, "a clock that the vDSO cannot read"),
+        Rule::on_fd(libc::SYS_pwrite64, memory, "rewrite a hypercall site, keeping W^X"),
+        Rule::with(libc::SYS_futex, 0, gate, "wait for the starting signal"),
+        Rule::with(libc::SYS_arch_prctl, 0, 0x1001, "the guest's GS base, on an old kernel"),
+        Rule::with(libc::SYS_arch_prctl, 0, 0x1002, "the guest's FS base, on an old kernel"),
+        Rule::with(libc::SYS_arch_prctl, 0, 0x1003, "the guest's FS base, on an old kernel"),
+        Rule::with(libc::SYS_arch_prctl, 0, 0x1004, "the guest's GS base, on an old kernel"),
+    ]
+}
+
+/// The filter for a guest with these resources, whose memory is this file.
+///
+/// # Errors
+/// If a rule cannot be compiled.
+pub fn program(
+    config: &SandboxConfig,
+    memory: RawFd,
+    report: &Report,
+) -> Result<Program, BackendError> {
+    let mut rules = own_rules(memory, report);
+    rules.extend(config.rules.iter().cloned());
+    let program = compile(&rules)
+        .map_err(|e| BackendError::new(format!("cannot make the system call filter: {e}")))?;
+    Ok(program.only_from(&monitor_code()))
+}
+
+/// Where the monitor's calls may come from.
+fn monitor_code() -> Vec<Range<u64>> {
+    // Both are addresses that the linker defines; nothing is read there.
+    let text = (&raw const __executable_start) as u64..(&raw const etext) as u64;
+    // SAFETY: reads the auxiliary vector.
+    let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+    if vdso == 0 { vec![text] } else { vec![text, vdso..vdso + VDSO] }
 }

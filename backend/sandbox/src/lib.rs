@@ -39,7 +39,7 @@ pub struct SandboxConfig {
     /// Descriptors that its host resources use; all others are closed in its process.
     pub descriptors: Vec<RawFd>,
     /// The system calls that they make.
-    pub rules: Vec<()>,
+    pub rules: Vec<host_linux::confine::Rule>,
     /// Leave hypercall sites as they are, so that each traps. Slow; for debuggers, which then see
     /// the guest's own code.
     pub keep_code: bool,

@@ -130,6 +130,11 @@ impl Report {
         text
     }
 
+    /// Where [`Report::wait_for_start`] waits, for the filter that lets it.
+    pub fn gate_address(&self) -> u64 {
+        (&raw const self.page().gate) as u64
+    }
+
     /// The guest's side: returns when the supervisor has given the starting signal.
     pub fn wait_for_start(&self) {
         let gate = &self.page().gate;

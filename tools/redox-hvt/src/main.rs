@@ -1,3 +1,84 @@
-//! Placeholder until the first tool lands.
+//! `redox-hvt`: runs Solo5 unikernels; a drop-in for `solo5-hvt`.
+//!
+//! The order of a run, which is also the order of the modules: parse the command line ([`args`]),
+//! read the image, attach its devices ([`attach`]), choose a backend ([`choose`]), make the guest,
+//! give up privileges ([`confine`]), run it, tell how it ended ([`run`]).
+//!
+//! There is no Rust `main`: its runtime makes system calls that a narrow outer filter forbids
+//! (see [`start`]) and that a tender has no use for.
 
-fn main() {}
+#![cfg_attr(not(test), no_main)]
+
+mod args;
+mod attach;
+mod choose;
+mod confine;
+mod dumpcore;
+mod events;
+mod report;
+mod ring;
+mod run;
+mod start;
+mod tell;
+mod usage;
+
+use args::{Command, Options};
+use std::ffi::CStr;
+
+/// Exit status for everything that is wrong on this side, as upstream's.
+pub const FAILURE: i32 = 1;
+
+/// The C library's entry.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
+    let count = usize::try_from(argc).unwrap_or(0);
+    // SAFETY: the C library passes `argc` pointers to strings that live as long as the process.
+    let words: Vec<&CStr> = (0..count).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }).collect();
+    entry(&words)
+}
+
+#[cfg_attr(test, allow(dead_code))]
+fn entry(words: &[&CStr]) -> i32 {
+    let start_ns = host_linux::clock::monotonic_ns();
+    let (program, words) = words.split_first().map_or((c"redox-hvt", words), |(p, w)| (*p, w));
+    tell::set_program(&program.to_string_lossy());
+    match args::parse(words) {
+        Ok(Command::Run(options)) => run_or_tell(&options, start_ns),
+        Ok(Command::Help) => help(),
+        Ok(Command::Version) => {
+            tell::raw(&usage::version());
+            0
+        }
+        Err(refused) => {
+            tell::warn(&refused.text);
+            if refused.usage {
+                tell::raw(&usage::help());
+            }
+            FAILURE
+        }
+    }
+}
+
+/// Help that was asked for is a success and goes to standard output, except under upstream's
+/// name, where it is neither.
+fn help() -> i32 {
+    if tell::is_upstream() {
+        tell::raw(&usage::help());
+        return FAILURE;
+    }
+    let text = usage::help();
+    let _ = rustix::io::write(rustix::stdio::stdout(), text.as_bytes());
+    0
+}
+
+fn run_or_tell(options: &Options, start_ns: u64) -> i32 {
+    match run::run(options, start_ns) {
+        Ok(status) => status,
+        Err(text) => {
+            tell::warn(text);
+            FAILURE
+        }
+    }
+}

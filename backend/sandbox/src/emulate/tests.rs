@@ -62,9 +62,9 @@ impl Machine {
             self.put(idt + vector * 16, &[gate, 0]);
         }
         self.memory.write_obj(Gpa(tss + 0x24), &(BASE + 0x8000)).unwrap();
-        for (address, pseudo, code) in [(gdt, 39, 0x17), (idt, 767, 0x1f)] {
+        for (address, limit, code) in [(gdt, 39u16, 0x17), (idt, 767, 0x1f)] {
             let at = BASE + 0x100;
-            self.memory.write_obj(Gpa(at), &(pseudo as u16)).unwrap();
+            self.memory.write_obj(Gpa(at), &limit).unwrap();
             self.memory.write_obj(Gpa(at + 2), &address).unwrap();
             self.regs.gpr[7] = at;
             assert_eq!(self.run(&[0x0f, 0x01, code]), Step::Done);

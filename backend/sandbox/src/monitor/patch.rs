@@ -62,7 +62,7 @@ impl Patcher {
 
 fn is_site(memory: &GuestMemory, out: u64, port: u16) -> bool {
     let Some(before) = out.checked_sub(MOV + 1) else { return false };
-    let mut code = [0; MOV as usize + 1];
+    let mut code = [0; 6];
     if memory.read_bytes(Gpa(before), &mut code).is_err() {
         return false;
     }

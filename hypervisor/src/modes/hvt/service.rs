@@ -71,7 +71,7 @@ pub struct Service {
     /// The ring that is served in place, at each doorbell. `None` where a thread serves it.
     ring: Option<Arc<Ring>>,
     stats: Option<&'static Stats>,
-    events: Box<dyn HostEvents>,
+    events: Arc<dyn HostEvents>,
 }
 
 impl Service {
@@ -79,7 +79,7 @@ impl Service {
     /// readings for each hypercall.
     pub fn new(
         resources: Resources,
-        events: Box<dyn HostEvents>,
+        events: Arc<dyn HostEvents>,
         stats: Option<&'static Stats>,
     ) -> Self {
         Self { resources, ring: None, stats, events }

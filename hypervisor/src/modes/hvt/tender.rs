@@ -15,7 +15,6 @@ use super::stats::Stats;
 use crate::host::Blob;
 use crate::memory::{MemoryError, Perms};
 use crate::vcpu::{Backend, BackendError, BackendVm, Doorbell, Ending, ExitHandler, VmSpec, run};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// What a guest is made of.
@@ -78,7 +77,7 @@ impl<V: BackendVm> Guest<V> {
         backend: &B,
         spec: &GuestSpec<'_>,
         resources: Resources,
-        events: Box<dyn HostEvents>,
+        events: Arc<dyn HostEvents>,
         stats: Option<&'static Stats>,
     ) -> Result<Self, TenderError> {
         // Before the VM is made, because the message is about what the user can change.
@@ -96,7 +95,7 @@ impl<V: BackendVm> Guest<V> {
         backend: &B,
         spec: &GuestSpec<'_>,
         resources: Resources,
-        events: Box<dyn HostEvents>,
+        events: Arc<dyn HostEvents>,
         stats: Option<&'static Stats>,
     ) -> Result<Self, TenderError> {
         let caps = backend.capabilities();
@@ -138,7 +137,10 @@ impl<V: BackendVm> Guest<V> {
 fn load<V: BackendVm>(vm: &mut V, spec: &GuestSpec<'_>) -> Result<(), TenderError> {
     spec.image.load(spec.blob, vm.memory(), spec.layout.mem_size)?;
     for (range, perms) in spec.image.protections() {
-        vm.protect(range, perms)?;
+        // Page tables have no execute-only pages, so code can be read: by the guest, and on its
+        // behalf.
+        let readable = if perms.contains(Perms::EXEC) { Perms::READ } else { Perms::empty() };
+        vm.protect(range, perms | readable)?;
     }
     Ok(())
 }

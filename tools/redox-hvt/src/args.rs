@@ -1,0 +1,299 @@
+//! The command line: solo5-hvt's options and syntax, and what this tender adds.
+//!
+//! Options come first, then the unikernel, then its arguments, which are not looked at. `--` ends
+//! the options. Parsing touches nothing: it turns words into [`Options`].
+
+use std::ffi::{CStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+
+/// Default of `--mem`, in bytes.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+/// Default of `--gdb-port`.
+pub const DEFAULT_GDB_PORT: u16 = 1234;
+/// Longest device name (`MFT_NAME_MAX`).
+const NAME_MAX: usize = 67;
+
+/// Which backend the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// KVM where it really works, else the sandbox.
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// The sandbox.
+    Sandbox,
+}
+
+/// An option that concerns a device, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceOption {
+    /// `--net:NAME=SPEC`
+    Net(String, String),
+    /// `--net-mac:NAME=MAC`
+    NetMac(String, [u8; 6]),
+    /// `--block:NAME=PATH`
+    Block(String, OsString),
+    /// `--block-sector-size:NAME=BYTES`
+    BlockSectorSize(String, u16),
+}
+
+/// Everything that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Devices.
+    pub devices: Vec<DeviceOption>,
+    /// Backend.
+    pub backend: BackendChoice,
+    /// `None`: as the backend likes it; else whether the network ring is offered.
+    pub net_ring: Option<bool>,
+    /// Wait for a debugger on this TCP port.
+    pub gdb: Option<u16>,
+    /// Directory for a core file when the guest aborts.
+    pub dumpcore: Option<OsString>,
+    /// File for counters; `-` is standard output.
+    pub stats: Option<OsString>,
+    /// Say what is chosen and why.
+    pub verbose: bool,
+    /// The unikernel.
+    pub kernel: OsString,
+    /// Its arguments.
+    pub arguments: Vec<Vec<u8>>,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run a unikernel.
+    Run(Box<Options>),
+    /// `--help`
+    Help,
+    /// `--version`
+    Version,
+}
+
+/// A command line that cannot be followed; the words are for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong.
+    pub text: String,
+    /// Whether the usage should follow.
+    pub usage: bool,
+}
+
+fn refuse<T>(text: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { text: text.into(), usage: false })
+}
+
+fn misuse<T>(text: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { text: text.into(), usage: true })
+}
+
+/// Parses everything after the program's name.
+///
+/// # Errors
+/// [`Refused`].
+pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
+    let mut options = Options {
+        memory: DEFAULT_MEMORY,
+        devices: Vec::new(),
+        backend: BackendChoice::Auto,
+        net_ring: None,
+        gdb: None,
+        dumpcore: None,
+        stats: None,
+        verbose: false,
+        kernel: OsString::new(),
+        arguments: Vec::new(),
+    };
+    let mut gdb = false;
+    let mut gdb_port = DEFAULT_GDB_PORT;
+    let mut rest = words.iter().map(|word| word.to_bytes());
+    let kernel = loop {
+        let Some(word) = rest.next() else { return misuse("Missing KERNEL operand") };
+        match word {
+            b"--" => break rest.next(),
+            b"--help" | b"-h" => return Ok(Command::Help),
+            b"--version" => return Ok(Command::Version),
+            b"--gdb" => gdb = true,
+            b"--no-net-ring" => options.net_ring = Some(false),
+            b"--net-ring" => options.net_ring = Some(true),
+            b"-v" | b"--verbose" => options.verbose = true,
+            _ if !word.starts_with(b"-") => break Some(word),
+            _ => {
+                if let Some(value) = word.strip_prefix(b"--gdb-port=") {
+                    gdb_port = number(value)
+                        .ok_or(())
+                        .or_else(|()| refuse("Malformed argument to --gdb-port"))?;
+                } else {
+                    valued(word, &mut options)?;
+                }
+            }
+        }
+    };
+    let Some(kernel) = kernel else { return misuse("Missing KERNEL operand") };
+    options.kernel = OsString::from_vec(kernel.to_vec());
+    options.arguments = rest.map(<[u8]>::to_vec).collect();
+    options.gdb = gdb.then_some(gdb_port);
+    Ok(Command::Run(Box::new(options)))
+}
+
+/// `--KEY=VALUE` and `--KEY:NAME=VALUE`.
+fn valued(word: &[u8], options: &mut Options) -> Result<(), Refused> {
+    let invalid = || misuse(format!("Invalid option: `{}'", String::from_utf8_lossy(word)));
+    let Some(equals) = word.iter().position(|&b| b == b'=') else { return invalid() };
+    let (key, value) = (&word[..equals], &word[equals + 1..]);
+    let text = || String::from_utf8_lossy(value).into_owned();
+    match key {
+        b"--mem" => options.memory = memory(value)?,
+        b"--backend" => options.backend = backend(&text())?,
+        b"--dumpcore" => options.dumpcore = Some(OsString::from_vec(value.to_vec())),
+        b"--stats" => options.stats = Some(OsString::from_vec(value.to_vec())),
+        _ => {
+            let Some(colon) = key.iter().position(|&b| b == b':') else { return invalid() };
+            let Some(name) = device_name(&key[colon + 1..]) else { return invalid() };
+            if value.is_empty() {
+                return invalid();
+            }
+            let option = match &key[..colon] {
+                b"--net" => DeviceOption::Net(name, text()),
+                b"--net-mac" => match mac(value) {
+                    Some(mac) => DeviceOption::NetMac(name, mac),
+                    None => return invalid(),
+                },
+                b"--block" => DeviceOption::Block(name, OsString::from_vec(value.to_vec())),
+                b"--block-sector-size" => DeviceOption::BlockSectorSize(name, sector(value)?),
+                _ => return invalid(),
+            };
+            options.devices.push(option);
+        }
+    }
+    Ok(())
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Mebibytes, as solo5-hvt has it, or a number with a unit: `64M`, `2G`.
+fn memory(value: &[u8]) -> Result<u64, Refused> {
+    let (digits, shift) = match value {
+        [digits @ .., b'K' | b'k'] => (digits, 10),
+        [digits @ .., b'M' | b'm'] => (digits, 20),
+        [digits @ .., b'G' | b'g'] => (digits, 30),
+        digits => (digits, 20),
+    };
+    match number::<u64>(digits).filter(|&n| n > 0 && n <= u64::MAX >> shift) {
+        Some(n) => Ok(n << shift),
+        None => refuse("Malformed argument to --mem"),
+    }
+}
+
+fn backend(value: &str) -> Result<BackendChoice, Refused> {
+    match value {
+        "auto" => Ok(BackendChoice::Auto),
+        "kvm" => Ok(BackendChoice::Kvm),
+        "sandbox" => Ok(BackendChoice::Sandbox),
+        _ => refuse(format!("Unknown backend `{value}': use auto, kvm or sandbox")),
+    }
+}
+
+fn device_name(name: &[u8]) -> Option<String> {
+    let valid = (1..=NAME_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_alphanumeric);
+    valid.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+fn mac(value: &[u8]) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = std::str::from_utf8(value).ok()?.split(':');
+    for byte in &mut mac {
+        let hex = |p: &&str| matches!(p.len(), 1 | 2) && p.bytes().all(|b| b.is_ascii_hexdigit());
+        let part = parts.next().filter(hex)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+fn sector(value: &[u8]) -> Result<u16, Refused> {
+    match number::<u16>(value).filter(|&n| n >= 512 && n.is_power_of_two()) {
+        Some(bytes) => Ok(bytes),
+        None => misuse("Block size must be a multiple of 2 greater than or equal 512"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    fn parsed(line: &str) -> Result<Command, Refused> {
+        let words: Vec<CString> = line.split(' ').map(|w| CString::new(w).unwrap()).collect();
+        parse(&words.iter().map(CString::as_c_str).collect::<Vec<_>>())
+    }
+
+    fn options(line: &str) -> Options {
+        match parsed(line) {
+            Ok(Command::Run(options)) => *options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_end_at_the_kernel_or_at_two_dashes() {
+        let run = options("--mem=64 k.hvt --mem=1 --help");
+        assert_eq!((run.memory, run.kernel.to_str()), (64 << 20, Some("k.hvt")));
+        assert_eq!(run.arguments, [b"--mem=1".to_vec(), b"--help".to_vec()]);
+        assert_eq!(options("-- -k").kernel.to_str(), Some("-k"));
+        assert!(parsed("--mem=64 --").unwrap_err().usage);
+        assert_eq!(parsed("--bad --help"), parsed("--bad"));
+    }
+
+    #[test]
+    fn devices_keep_their_order() {
+        let run = options("--block:s=/x=y --net:n=@3 --net-mac:n=02:0:aB:00:00:01 k");
+        assert_eq!(
+            run.devices,
+            [
+                DeviceOption::Block("s".into(), "/x=y".into()),
+                DeviceOption::Net("n".into(), "@3".into()),
+                DeviceOption::NetMac("n".into(), [2, 0, 0xab, 0, 0, 1]),
+            ]
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for line in [
+            "--mem=0 k",
+            "--mem=-1 k",
+            "--mem=x k",
+            "--mem= k",
+            "--mem=99999999999999999999 k",
+            "--net:=x k",
+            "--net:a-b=x k",
+            "--net:n= k",
+            "--net k",
+            "--net-mac:n=1:2:3:4:5 k",
+            "--net-mac:n=1:2:3:4:5:6:7 k",
+            "--net-mac:n=1:2:3:4:5:+6 k",
+            "--backend=xen k",
+            "--block-sector-size:s=521 k",
+            "--block-sector-size:s=256 k",
+            "--gdb-port=99999 k",
+            "--what k",
+            "--what=1 k",
+            "--what:n=1 k",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn memory_has_units() {
+        assert_eq!(options("--mem=2 k").memory, 2 << 20);
+        assert_eq!(options("--mem=64M k").memory, 64 << 20);
+        assert_eq!(options("--mem=2G k").memory, 2 << 30);
+        assert_eq!(options("--mem=2048K k").memory, 2 << 20);
+    }
+}

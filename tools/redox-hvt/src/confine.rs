@@ -1,0 +1,118 @@
+//! The tender gives up what it does not need any more, before the guest's first instruction.
+//!
+//! On KVM this is the process that answers hypercalls; beside a sandbox it is the supervisor,
+//! which only waits, tells how the guest ended, and kills it.
+
+use crate::tell;
+use host_linux::confine::filter::compile;
+use host_linux::confine::{Outcome, Rule, privileges};
+use rustix::fd::BorrowedFd;
+
+/// What the tender does with a core file at the guest's end.
+fn dump_rules() -> Vec<Rule> {
+    let why = "make and write a core file";
+    [libc::SYS_openat, libc::SYS_pwrite64, libc::SYS_ftruncate, libc::SYS_mincore, libc::SYS_getpid]
+        .map(|call| Rule::any(call, why))
+        .into()
+}
+
+/// What any tender does until its own end.
+fn common_rules() -> Vec<Rule> {
+    let memory = "memory for a message or a core file";
+    vec![
+        Rule::on_fd(libc::SYS_write, 2, "messages"),
+        Rule::on_fd(libc::SYS_write, 1, "counters on standard output"),
+        Rule::any(libc::SYS_exit_group, "the end"),
+        Rule::any(libc::SYS_exit, "the end of the ring's thread"),
+        Rule::any(libc::SYS_rt_sigreturn, "back from the handler that notes a signal"),
+        Rule::any(libc::SYS_clock_gettime, "a clock that the vDSO cannot read"),
+        Rule::any(libc::SYS_futex, "locks, and the guest's starting signal"),
+        Rule::any(libc::SYS_brk, memory),
+        Rule::any(libc::SYS_munmap, memory),
+        Rule::any(libc::SYS_mremap, memory),
+        Rule::any(libc::SYS_close, "descriptors at the end"),
+        Rule::with(libc::SYS_mmap, 2, 3, memory),
+        Rule::with(libc::SYS_madvise, 2, 4, memory),
+        Rule::any(libc::SYS_rt_sigprocmask, "the end of the ring's thread"),
+    ]
+}
+
+/// Running a vCPU of KVM (Linux `include/uapi/linux/kvm.h`), and its ring's thread.
+pub fn kvm_rules() -> Vec<Rule> {
+    const RUN: u64 = 0xae80;
+    const GET_REGS: u64 = 0x8090_ae81;
+    const SET_REGS: u64 = 0x4090_ae82;
+    const SET_USER_MEMORY_REGION: u64 = 0x4020_ae46;
+    let find = "find out where a guest broke its memory's permissions";
+    vec![
+        Rule::with(libc::SYS_ioctl, 1, RUN, "run the guest"),
+        Rule::with(libc::SYS_ioctl, 1, GET_REGS, find),
+        Rule::with(libc::SYS_ioctl, 1, SET_REGS, find),
+        Rule::with(libc::SYS_ioctl, 1, SET_USER_MEMORY_REGION, find),
+        Rule::any(libc::SYS_read, "the ring's doorbell, and frames"),
+        Rule::any(libc::SYS_sched_yield, "the ring's thread"),
+    ]
+}
+
+/// The supervisor's work beside a sandbox.
+pub fn supervisor_rules() -> Vec<Rule> {
+    let why = "wait for the guest's process, and end it";
+    [libc::SYS_ppoll, libc::SYS_waitid, libc::SYS_pidfd_send_signal]
+        .map(|call| Rule::any(call, why))
+        .into()
+}
+
+/// What is kept.
+pub struct Keep<'a> {
+    /// System calls beside those of any tender.
+    pub rules: Vec<Rule>,
+    /// A directory in which a core file may be made.
+    pub core_directory: Option<BorrowedFd<'a>>,
+    /// A file that counters are written to.
+    pub stats: Option<BorrowedFd<'a>>,
+}
+
+/// Gives up everything else, for good.
+///
+/// # Errors
+/// In words for a person, where the tender must not run so.
+pub fn confine(keep: Keep<'_>, verbose: bool) -> Result<(), String> {
+    use rustix::fd::AsRawFd;
+    let mut rules = common_rules();
+    rules.extend(keep.rules);
+    if keep.core_directory.is_some() {
+        rules.extend(dump_rules());
+    }
+    if let Some(file) = keep.stats {
+        let fd = file.as_raw_fd();
+        rules.push(Rule::on_fd(libc::SYS_pwrite64, fd, "counters"));
+        rules.push(Rule::on_fd(libc::SYS_ftruncate, fd, "counters"));
+    }
+    let filter = compile(&rules).map_err(|e| format!("cannot make the system call filter: {e}"))?;
+    let walls = [
+        ("core dumps", privileges::no_core_dumps()),
+        ("capabilities", privileges::no_capabilities()),
+        ("landlock", privileges::landlock(keep.core_directory)),
+    ];
+    let seccomp = filter.apply();
+    if verbose {
+        for (what, outcome) in walls {
+            tell_outcome(what, outcome);
+        }
+        tell_outcome("system call filter", seccomp.into());
+    }
+    match seccomp {
+        Err(error) if !crate::start::is_filtered_outside() => {
+            Err(format!("cannot confine the tender: seccomp: {error}"))
+        }
+        // Somebody else's filter is around us, and forbids only that we add one.
+        _ => Ok(()),
+    }
+}
+
+fn tell_outcome(what: &str, outcome: Outcome) {
+    match outcome {
+        Outcome::Done => tell::warn(format_args!("confined: {what}")),
+        Outcome::Refused(error) => tell::warn(format_args!("not confined: {what}: {error}")),
+    }
+}

@@ -1,0 +1,38 @@
+//! Words for a person, on standard error, each line with the program's name in front, as the
+//! BSD functions warnx(3) and errx(3) do it and programs that call solo5-hvt expect it.
+
+use std::sync::OnceLock;
+
+static PROGRAM: OnceLock<String> = OnceLock::new();
+
+/// The name that solo5-hvt's users call it by.
+const UPSTREAM: &str = "solo5-hvt";
+
+/// Sets the program's name from `argv[0]`, once.
+pub fn set_program(path: &str) {
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty());
+    let _ = PROGRAM.set(name.unwrap_or("redox-hvt").to_owned());
+}
+
+/// The program's name.
+pub fn program() -> &'static str {
+    PROGRAM.get().map_or("redox-hvt", String::as_str)
+}
+
+/// Whether it was called as solo5-hvt, and has to behave like it to the letter.
+pub fn is_upstream() -> bool {
+    program().starts_with(UPSTREAM)
+}
+
+/// Writes one line, in one system call.
+pub fn warn(text: impl std::fmt::Display) {
+    raw(&format!("{}: {text}\n", program()));
+}
+
+/// Writes text to standard error as it is. There is nobody to tell where that fails.
+pub fn raw(text: &str) {
+    let mut rest = text.as_bytes();
+    while let Ok(count @ 1..) = rustix::io::write(rustix::stdio::stderr(), rest) {
+        rest = &rest[count..];
+    }
+}

@@ -1,0 +1,49 @@
+//! `--help` and `--version`.
+
+use crate::tell;
+use hypervisor::modes::hvt::solo5_abi::ABI_VERSIONS;
+
+/// The tender's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `--help` says.
+pub fn help() -> String {
+    format!(
+        "usage: {} [ CORE OPTIONS ] [ MODULE OPTIONS ] [ -- ] KERNEL [ ARGS ]
+Runs a Solo5 unikernel (hvt ABI version {} or {}).
+KERNEL is the filename of the unikernel to run.
+ARGS are optional arguments passed to the unikernel.
+Core options:
+  [ --mem=512 ] (guest memory in MB; or with a unit: 64M, 2G)
+    --backend=auto|kvm|sandbox (how its vCPU runs; auto: KVM where it runs at
+        hardware speed, else a sandboxed process that needs no KVM and no root)
+    -v (say which backend is used and why, and how the tender confines itself)
+    --stats=FILE|- (write counters as JSON when the guest ends, and on SIGUSR1)
+    --help (display this help)
+    --version (display version information)
+Compiled-in modules: core net block dumpcore gdb
+Compiled-in module options:
+    --net:NAME=IFACE | @NN (attach tap at IFACE or at fd @NN as network NAME)
+    --net:NAME=user[,tcp=HOST:GUEST][,udp=HOST:GUEST] (network NAME without
+        root: DHCP, outgoing TCP and UDP, and forwarded ports, through passt)
+  [ --net-mac:NAME=HWADDR ] (set HWADDR for network NAME)
+  [ --no-net-ring ] (do not offer network ring I/O; --net-ring offers it always)
+    --block:NAME=PATH (attach block device/file at PATH as block storage NAME)
+  [ --block-sector-size:NAME=SECTORSIZE ] (set sector size for block device
+        NAME; must be a power of two greater than or equal 512)
+    --dumpcore=DIR (enable guest core dump on abort/trap)
+    --gdb (wait for a debugger before the first instruction)
+  [ --gdb-port=1234 ] (port to use)
+Exit status: the guest's; 255 after its abort; 1 if it was ended from outside or
+could not be run.
+",
+        tell::program(),
+        ABI_VERSIONS.start(),
+        ABI_VERSIONS.end(),
+    )
+}
+
+/// What `--version` says; other programs read its second line.
+pub fn version() -> String {
+    format!("{} tender, version {VERSION}\nABI version {}\n", tell::program(), ABI_VERSIONS.end())
+}
