@@ -1,1 +1,26 @@
-//! tests: see docs/design.md.
+//! What the whole-system tests share: starting the tender, and the world around it.
+//!
+//! The tests run the built tender with built unikernels and look only at what a person would see:
+//! exit status, output, files, frames. They need nothing of the source tree and no other program,
+//! so the same test binaries run here and in a small virtual machine. `cargo xtask test` says
+//! where things are, in these environment variables:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `REDOX_HVT` | path of the tender |
+//! | `UNIKERNELS` | folder with `NAME.hvt` |
+//! | `BACKEND` | what to pass with `--backend=`; absent: the tender chooses |
+
+#![deny(unsafe_code)]
+
+pub mod environment;
+pub mod processes;
+pub mod running;
+pub mod scratch;
+pub mod stream;
+pub mod tender;
+
+pub use environment::{backend, tender_path, unikernel};
+pub use running::{Outcome, Running};
+pub use scratch::Scratch;
+pub use tender::Tender;

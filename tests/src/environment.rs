@@ -1,0 +1,53 @@
+//! Where the tender and the unikernels are, and what the machine can do.
+
+use crate::processes;
+use std::env;
+use std::path::PathBuf;
+
+/// The tender.
+///
+/// # Panics
+/// If `REDOX_HVT` does not name a file: a test that has nothing to test must not pass.
+pub fn tender_path() -> PathBuf {
+    let path = variable("REDOX_HVT");
+    assert!(path.is_file(), "REDOX_HVT={}: no such file; run `cargo xtask test`", path.display());
+    path
+}
+
+/// The unikernel called `name`.
+///
+/// # Panics
+/// If `UNIKERNELS` has no such file.
+pub fn unikernel(name: &str) -> PathBuf {
+    let path = variable("UNIKERNELS").join(format!("{name}.hvt"));
+    assert!(path.is_file(), "{}: no such file; run `cargo xtask test`", path.display());
+    path
+}
+
+/// The backend that is under test; `None` leaves the choice to the tender.
+pub fn backend() -> Option<String> {
+    env::var("BACKEND").ok().filter(|backend| !backend.is_empty() && backend != "auto")
+}
+
+/// Says why a test does not test anything on this machine.
+pub fn skip(test: &str, why: &str) {
+    println!("skipped: {test}: {why}");
+    eprintln!("skipped: {test}: {why}");
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    processes::effective_user() == 0
+}
+
+/// The file called `name` in the first folder of `PATH` that has one.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|at| at.is_file())
+}
+
+fn variable(name: &str) -> PathBuf {
+    match env::var_os(name) {
+        Some(value) => PathBuf::from(value),
+        None => panic!("{name} is not set: run these tests with `cargo xtask test`"),
+    }
+}

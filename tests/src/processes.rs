@@ -1,0 +1,43 @@
+//! Processes: signals to our own children, and who is alive.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+
+/// Sends `signal` to a process that the caller has started and not yet waited for.
+///
+/// # Errors
+/// The system's.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill(2) touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The user id that decides what we may do.
+pub fn effective_user() -> u32 {
+    // SAFETY: geteuid(2) has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Processes of a process group that are not dead (zombies are).
+///
+/// # Panics
+/// If `/proc` cannot be read.
+pub fn alive_in_group(group: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc must be mounted");
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| status(pid).is_some_and(|(state, of)| of == group && state != 'Z')).collect()
+}
+
+/// State and process group, from `/proc/PID/stat` (proc_pid_stat(5)).
+fn status(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(1)?.parse().ok()?))
+}

@@ -1,0 +1,121 @@
+//! The tender's command line, and how it is started.
+//!
+//! [`Tender`] collects it; [`Tender::run`] waits for the end, [`Tender::spawn`] gives a
+//! [`Running`] to talk to.
+
+use crate::environment;
+use crate::running::{Outcome, Running};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A change to how the process is started.
+type Change = Box<dyn FnOnce(&mut Command)>;
+
+/// A command line of the tender.
+pub struct Tender {
+    program: PathBuf,
+    options: Vec<OsString>,
+    kernel: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    prepare: Option<Change>,
+}
+
+impl Tender {
+    /// Runs the unikernel called `name` with 64 MiB, on the backend that is under test.
+    pub fn new(name: &str) -> Self {
+        Self::of(&environment::unikernel(name))
+    }
+
+    /// The same for a file.
+    pub fn of(kernel: &Path) -> Self {
+        let backend = environment::backend().map(|backend| format!("--backend={backend}"));
+        Self { kernel: Some(kernel.to_owned()), ..Self::bare().options(backend) }.mem(64)
+    }
+
+    /// Runs the tender with no option and no unikernel.
+    pub fn bare() -> Self {
+        Self {
+            program: environment::tender_path(),
+            options: Vec::new(),
+            kernel: None,
+            arguments: Vec::new(),
+            prepare: None,
+        }
+    }
+
+    /// Calls the tender by another path.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
+    /// Adds an option.
+    pub fn option(self, option: impl AsRef<OsStr>) -> Self {
+        self.options([option])
+    }
+
+    /// Adds options.
+    pub fn options(mut self, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.options.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Memory of the guest in MiB; the last one counts.
+    pub fn mem(self, mebibytes: u32) -> Self {
+        self.option(format!("--mem={mebibytes}"))
+    }
+
+    /// Attaches a disk.
+    pub fn block(self, name: &str, path: &Path) -> Self {
+        let mut option = OsString::from(format!("--block:{name}="));
+        option.push(path);
+        self.option(option)
+    }
+
+    /// Attaches a network.
+    pub fn net(self, name: &str, spec: &str) -> Self {
+        self.option(format!("--net:{name}={spec}"))
+    }
+
+    /// Adds arguments of the unikernel.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// Lets the caller change how the process is started.
+    pub fn prepare(mut self, change: impl FnOnce(&mut Command) + 'static) -> Self {
+        self.prepare = Some(Box::new(change));
+        self
+    }
+
+    /// Starts it, in a process group of its own.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn(self) -> Running {
+        let mut command = Command::new(&self.program);
+        command.args(self.options);
+        if let Some(kernel) = &self.kernel {
+            command.arg("--").arg(kernel).args(self.arguments);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0);
+        if let Some(change) = self.prepare {
+            change(&mut command);
+        }
+        let shown = format!("{command:?}");
+        let child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
+        Running::new(child, shown)
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// If it takes longer than [`PATIENCE`](crate::running::PATIENCE).
+    pub fn run(self) -> Outcome {
+        self.spawn().finish()
+    }
+}
