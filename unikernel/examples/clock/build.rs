@@ -1,0 +1,5 @@
+//! Links as a unikernel.
+
+fn main() {
+    unikernel_build::link();
+}
