@@ -51,7 +51,8 @@ pub enum Registers {
 /// What a breakpoint stops at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakKind {
-    /// An instruction, by writing a breakpoint instruction over it.
+    /// An instruction, by writing another one over it, which [`DebugVcpu::peek`] shows as long
+    /// as the breakpoint is there.
     Software,
     /// An instruction, by a breakpoint register.
     Hardware,
@@ -76,6 +77,27 @@ pub struct Breakpoint {
     pub address: Gva,
 }
 
+impl Breakpoint {
+    /// Its four bits in DR7, R/W below LEN (Intel SDM vol. 3 §17.2.4); `None` where there are no
+    /// such bits: a software breakpoint, or a length or alignment that cannot be watched.
+    pub fn dr7_condition(self) -> Option<u64> {
+        let (access, len) = match self.kind {
+            BreakKind::Software => return None,
+            BreakKind::Hardware => (0, 1),
+            BreakKind::Write { len } => (1, len),
+            BreakKind::Access { len } => (3, len),
+        };
+        let len_bits = match len {
+            1 => 0,
+            2 => 1,
+            4 => 3,
+            8 => 2,
+            _ => return None,
+        };
+        self.address.0.is_multiple_of(u64::from(len)).then_some(access | len_bits << 2)
+    }
+}
+
 /// Why [`DebugVcpu::resume`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
@@ -85,12 +107,25 @@ pub enum Stop {
     Step,
     /// This breakpoint was reached: before the instruction, after the access.
     Breakpoint(Breakpoint),
-    /// The guest executed a breakpoint instruction of its own. It is not stepped over.
-    GuestBreakpoint(Gva),
 }
 
 /// A vCPU that can be debugged.
 pub trait DebugVcpu: BackendVcpu {
+    /// Makes the vCPU ready for a debugger, in front of its first instruction. Comes before all
+    /// other calls, on the thread that makes them, and before the process gives up privileges.
+    ///
+    /// # Errors
+    /// If the backend cannot debug this vCPU.
+    fn attach(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Forgets all breakpoints; from here on, [`BackendVcpu::run`] runs the guest.
+    ///
+    /// # Errors
+    /// If the backend itself failed.
+    fn detach(&mut self) -> Result<(), BackendError>;
+
     /// Runs until the guest exits, reaches a breakpoint, or, with `step`, has executed one
     /// instruction.
     ///

@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_refused_before_mapping() {
-        for len in [0, 1, PAGE + 1, u64::MAX & !(PAGE - 1)] {
+        for len in [0, 1, PAGE + 1, !(PAGE - 1)] {
             assert!(Ram::new(len).is_err(), "{len}");
         }
     }

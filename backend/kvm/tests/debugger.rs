@@ -15,7 +15,6 @@ guest!(counts:
     "mov [rdi], eax",       // TEXT + 4, 2 bytes
     "mov edx, 0x500",       // TEXT + 6, 5 bytes
     "out dx, eax",          // TEXT + 11
-    "int3",                 // TEXT + 12
     "hlt",
 );
 
@@ -47,7 +46,7 @@ fn steps_are_single_instructions() {
         assert_eq!((now.rip, now.general[0]), (TEXT + 2 * count, count));
     }
     assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 2)));
-    assert_eq!(resume(&mut vcpu, false), Stop::GuestBreakpoint(Gva(TEXT + 12)));
+    assert_eq!(resume(&mut vcpu, false), Stop::Exit(VmExit::Halt));
 }
 
 #[test]
@@ -62,7 +61,7 @@ fn breakpoints_of_every_kind() {
     }
     let mut byte = [0];
     vm.memory().read_bytes(Gpa(TEXT + 2), &mut byte).unwrap();
-    assert_eq!(byte, [0xcc], "in the protected text");
+    assert_eq!(byte, [0xf4], "in the protected text");
 
     assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(software));
     assert_eq!(registers(&vcpu).rip, TEXT + 2);
@@ -74,6 +73,7 @@ fn breakpoints_of_every_kind() {
     assert_eq!(registers(&vcpu).rip, TEXT + 11);
     assert_eq!(vcpu.remove(hardware), Ok(true));
     assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 2)));
+    assert_eq!(resume(&mut vcpu, false), Stop::Exit(VmExit::Halt), "the guest's own");
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Debugging a vCPU through `KVM_SET_GUEST_DEBUG` (KVM API §4.87) and the debug registers
 //! (Intel SDM vol. 3 §17.2). The guest's own debug registers are not in force meanwhile.
+//!
+//! A software breakpoint is a HLT, not an INT3: it leaves the guest on every processor (QEMU's
+//! emulated SVM does not intercept the #BP of an INT3), and the guest's own INT3 stays the
+//! guest's. It needs a guest in ring 0, as unikernels are; in ring 3 it would be a #GP.
 
 use crate::KvmVcpu;
 use crate::error::refused;
@@ -9,12 +13,10 @@ use hypervisor::debug::{
     BreakKind, Breakpoint, DebugVcpu, HARDWARE_BREAKPOINTS, Registers, Stop, X86Registers,
 };
 use hypervisor::memory::{Gpa, Gva};
-use hypervisor::vcpu::{BackendError, VmEntry};
+use hypervisor::vcpu::{BackendError, VmEntry, VmExit};
 use kvm_bindings::*;
 
-const INT3: u8 = 0xcc;
-const DEBUG_EXCEPTION: u32 = 1;
-const BREAKPOINT_EXCEPTION: u32 = 3;
+const HLT: u8 = 0xf4;
 /// DR6: a single step.
 const DR6_BS: u64 = 1 << 14;
 /// DR7: exact breakpoints, and the bit that is always set.
@@ -34,7 +36,7 @@ pub(crate) struct DebugState {
 impl DebugState {
     fn request(&self, step: bool) -> kvm_guest_debug {
         let mut debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_USE_HW_BP,
+            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
             ..Default::default()
         };
         if step {
@@ -42,7 +44,7 @@ impl DebugState {
         }
         let mut dr7 = DR7_FIXED;
         for (index, slot) in self.hardware.iter().enumerate() {
-            if let Some((at, bits)) = slot.and_then(|at| Some((at, condition(at)?))) {
+            if let Some((at, bits)) = slot.and_then(|at| Some((at, at.dr7_condition()?))) {
                 debug.arch.debugreg[index] = at.address.0;
                 dr7 |= 1 << (2 * index) | bits << (16 + 4 * index);
             }
@@ -52,25 +54,16 @@ impl DebugState {
     }
 }
 
-/// A hardware breakpoint's four bits in DR7 (R/W, then LEN); `None` if there are none for it.
-fn condition(breakpoint: Breakpoint) -> Option<u64> {
-    let (access, len) = match breakpoint.kind {
-        BreakKind::Software => return None,
-        BreakKind::Hardware => (0, 1),
-        BreakKind::Write { len } => (1, len),
-        BreakKind::Access { len } => (3, len),
-    };
-    let len_bits = match len {
-        1 => 0,
-        2 => 1,
-        4 => 3,
-        8 => 2,
-        _ => return None,
-    };
-    breakpoint.address.0.is_multiple_of(u64::from(len)).then_some(access | len_bits << 2)
-}
-
 impl DebugVcpu for KvmVcpu {
+    fn detach(&mut self) -> Result<(), BackendError> {
+        while let Some(&(breakpoint, ..)) = self.debug.software.last() {
+            self.remove_software(breakpoint)?;
+        }
+        self.debug = DebugState::default();
+        let off = kvm_guest_debug::default();
+        self.fd.set_guest_debug(&off).map_err(refused("KVM_SET_GUEST_DEBUG"))
+    }
+
     fn resume(&mut self, entry: VmEntry, step: bool) -> Result<Stop, BackendError> {
         let request = self.debug.request(step);
         if self.debug.told != Some(request) {
@@ -78,6 +71,7 @@ impl DebugVcpu for KvmVcpu {
             self.debug.told = Some(request);
         }
         Ok(match self.go(entry)? {
+            RunStop::Exit(VmExit::Halt) => self.halted()?,
             RunStop::Exit(exit) => Stop::Exit(exit),
             RunStop::Debug(what) => self.debug.stop(&what),
         })
@@ -110,7 +104,7 @@ impl DebugVcpu for KvmVcpu {
             return Ok(true);
         }
         let free = self.debug.hardware.iter_mut().find(|slot| slot.is_none());
-        let Some(free) = free.filter(|_| condition(breakpoint).is_some()) else {
+        let Some(free) = free.filter(|_| breakpoint.dr7_condition().is_some()) else {
             return Ok(false);
         };
         *free = Some(breakpoint);
@@ -148,23 +142,35 @@ impl DebugVcpu for KvmVcpu {
 
 impl DebugState {
     fn stop(&self, what: &kvm_debug_exit_arch) -> Stop {
-        let pc = Gva(what.pc);
-        match what.exception {
-            BREAKPOINT_EXCEPTION => self
-                .software
-                .iter()
-                .find(|(at, ..)| at.address == pc)
-                .map_or(Stop::GuestBreakpoint(pc), |(at, ..)| Stop::Breakpoint(*at)),
-            DEBUG_EXCEPTION if what.dr6 & DR6_BS == 0 => (0..HARDWARE_BREAKPOINTS)
-                .filter(|index| what.dr6 & 1 << index != 0)
-                .find_map(|index| self.hardware[index])
-                .map_or(Stop::Step, Stop::Breakpoint),
-            _ => Stop::Step,
+        if what.dr6 & DR6_BS != 0 {
+            return Stop::Step;
         }
+        (0..HARDWARE_BREAKPOINTS)
+            .filter(|index| what.dr6 & 1 << index != 0)
+            .find_map(|index| self.hardware[index])
+            .map_or(Stop::Step, Stop::Breakpoint)
+    }
+
+    /// The software breakpoint whose HLT ends at `rip`.
+    fn before(&self, rip: u64) -> Option<Breakpoint> {
+        let address = Gva(rip.checked_sub(1)?);
+        let found = self.software.iter().find(|(at, ..)| at.address == address);
+        found.map(|(at, ..)| *at)
     }
 }
 
 impl KvmVcpu {
+    /// After a HLT: the guest's own, or a breakpoint, to which it then goes back.
+    fn halted(&mut self) -> Result<Stop, BackendError> {
+        let mut regs = self.fd.get_regs().map_err(refused("KVM_GET_REGS"))?;
+        let Some(breakpoint) = self.debug.before(regs.rip) else {
+            return Ok(Stop::Exit(VmExit::Halt));
+        };
+        regs.rip = breakpoint.address.0;
+        self.fd.set_regs(&regs).map_err(refused("KVM_SET_REGS"))?;
+        Ok(Stop::Breakpoint(breakpoint))
+    }
+
     fn insert_software(&mut self, breakpoint: Breakpoint) -> Result<bool, BackendError> {
         if self.debug.software.iter().any(|(at, ..)| *at == breakpoint) {
             return Ok(true);
@@ -175,7 +181,7 @@ impl KvmVcpu {
             return Ok(false);
         }
         let Some(original) = self.machine.ram().text_byte(gpa.0) else { return Ok(false) };
-        self.poke(gpa, &[INT3])?;
+        self.poke(gpa, &[HLT])?;
         self.debug.software.push((breakpoint, gpa, original));
         Ok(true)
     }
@@ -257,12 +263,12 @@ mod tests {
 
     #[test]
     fn conditions_are_those_of_dr7() {
-        assert_eq!(condition(at(BreakKind::Hardware, 0x1001)), Some(0));
-        assert_eq!(condition(at(BreakKind::Write { len: 4 }, 0x1004)), Some(0b1101));
-        assert_eq!(condition(at(BreakKind::Access { len: 8 }, 0x1008)), Some(0b1011));
-        assert_eq!(condition(at(BreakKind::Access { len: 8 }, 0x1004)), None);
-        assert_eq!(condition(at(BreakKind::Write { len: 3 }, 0x1002)), None);
-        assert_eq!(condition(at(BreakKind::Write { len: 0 }, 0)), None);
+        assert_eq!(at(BreakKind::Hardware, 0x1001).dr7_condition(), Some(0));
+        assert_eq!(at(BreakKind::Write { len: 4 }, 0x1004).dr7_condition(), Some(0b1101));
+        assert_eq!(at(BreakKind::Access { len: 8 }, 0x1008).dr7_condition(), Some(0b1011));
+        assert_eq!(at(BreakKind::Access { len: 8 }, 0x1004).dr7_condition(), None);
+        assert_eq!(at(BreakKind::Write { len: 3 }, 0x1002).dr7_condition(), None);
+        assert_eq!(at(BreakKind::Write { len: 0 }, 0).dr7_condition(), None);
     }
 
     #[test]
@@ -282,13 +288,13 @@ mod tests {
         let (soft, hard) = (at(BreakKind::Software, 0x10), at(BreakKind::Hardware, 0x20));
         state.software.push((soft, Gpa(0x10), 0));
         state.hardware[2] = Some(hard);
-        let stop = |exception, pc, dr6| {
-            state.stop(&kvm_debug_exit_arch { exception, pc, dr6, ..Default::default() })
-        };
-        assert_eq!(stop(3, 0x10, 0), Stop::Breakpoint(soft));
-        assert_eq!(stop(3, 0x11, 0), Stop::GuestBreakpoint(Gva(0x11)));
-        assert_eq!(stop(1, 0x20, 1 << 2), Stop::Breakpoint(hard));
-        assert_eq!(stop(1, 0x20, DR6_BS), Stop::Step);
+        let stop = |dr6| state.stop(&kvm_debug_exit_arch { dr6, ..Default::default() });
+        assert_eq!(stop(1 << 2), Stop::Breakpoint(hard));
+        assert_eq!(stop(1 << 1), Stop::Step);
+        assert_eq!(stop(DR6_BS | 1 << 2), Stop::Step);
+        assert_eq!(state.before(0x11), Some(soft));
+        assert_eq!(state.before(0x10), None);
+        assert_eq!(state.before(0), None);
     }
 
     #[test]
