@@ -1,0 +1,89 @@
+//! Just enough of ELF to damage a unikernel, and to read a core file (System V gABI, 64-bit).
+
+use std::fs;
+use std::path::Path;
+
+/// Program header type: loaded into memory.
+pub const PT_LOAD: u32 = 1;
+/// Program header type: notes.
+pub const PT_NOTE: u32 = 4;
+/// Note type of Solo5's ABI note, "ABI1".
+pub const NOTE_ABI: u32 = u32::from_le_bytes(*b"ABI1");
+/// Note type of Solo5's manifest, "MFT1".
+pub const NOTE_MANIFEST: u32 = u32::from_le_bytes(*b"MFT1");
+/// Offsets inside of a program header.
+pub mod phdr {
+    /// Permissions.
+    pub const FLAGS: usize = 4;
+    /// Where it is in the file.
+    pub const OFFSET: usize = 8;
+    /// Where it is in memory.
+    pub const VADDR: usize = 16;
+    /// Bytes in the file.
+    pub const FILESZ: usize = 32;
+    /// Bytes in memory.
+    pub const MEMSZ: usize = 40;
+}
+
+/// An ELF file in memory.
+pub struct Elf {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Elf {
+    /// Reads a file.
+    ///
+    /// # Panics
+    /// If it is not a 64-bit ELF file.
+    pub fn read(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(&bytes[..5], b"\x7fELF\x02", "{}", path.display());
+        Self { bytes }
+    }
+
+    /// Two bytes at `at`.
+    pub fn half(&self, at: usize) -> u16 {
+        u16::from_le_bytes(self.array(at))
+    }
+
+    /// Four bytes at `at`.
+    pub fn word(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.array(at))
+    }
+
+    /// Eight bytes at `at`, as a size or an offset.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn size(&self, at: usize) -> usize {
+        usize::try_from(u64::from_le_bytes(self.array(at))).expect("64-bit machine")
+    }
+
+    /// Overwrites bytes.
+    pub fn set(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Offsets of the program headers of this type.
+    pub fn headers(&self, kind: u32) -> Vec<usize> {
+        let (start, count) = (self.size(32), usize::from(self.half(56)));
+        (0..count).map(|i| start + i * 56).filter(|&at| self.word(at) == kind).collect()
+    }
+
+    /// Offsets of the program header and of the descriptor of Solo5's note of this type.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn note(&self, kind: u32) -> (usize, usize) {
+        let is = |&at: &usize| self.word(self.size(at + phdr::OFFSET) + 8) == kind;
+        let header = self.headers(PT_NOTE).into_iter().find(is).expect("a Solo5 note");
+        let note = self.size(header + phdr::OFFSET);
+        let name = self.word(note) as usize;
+        (header, note + 12 + name.next_multiple_of(4))
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.bytes[at..at + N].try_into().expect("N bytes")
+    }
+}
