@@ -34,7 +34,11 @@ impl Blob for FileBlob {
         let failed = |e: Errno| HostError::from_errno(e.raw_os_error(), "reading the image");
         let mut done = 0;
         while let Some(rest) = to.part(done, to.len() - done).filter(|rest| !rest.is_empty()) {
-            match crate::block::pread(self.file.as_fd(), rest, offset.saturating_add(done as u64)) {
+            match crate::transfer::pread(
+                self.file.as_fd(),
+                rest,
+                offset.saturating_add(done as u64),
+            ) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}

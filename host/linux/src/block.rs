@@ -1,12 +1,14 @@
 //! Disks: files and block devices.
-
-#![allow(unsafe_code)]
+//!
+//! What a write has returned `Ok` for is in the kernel's hands: it outlives this process, however
+//! that ends.
 
 use crate::confine::Rule;
-use core::mem::MaybeUninit;
+use crate::sys::Words;
+use crate::transfer::{pread, pwrite};
 use hypervisor::host::{BlockStore, HostError};
 use hypervisor::memory::GuestSlice;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags, SeekFrom, fdatasync, open, seek};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -26,9 +28,9 @@ impl FileBlock {
     pub fn open(path: &OsStr) -> Result<Self, String> {
         let shown = Path::new(path).display();
         let file = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| format!("Could not open block device: {shown}: {e}"))?;
+            .map_err(|e| format!("Could not open block device: {shown}: {}", Words(e)))?;
         let capacity = seek(&file, SeekFrom::End(0))
-            .map_err(|e| format!("{shown}: Could not determine capacity: {e}"))?;
+            .map_err(|e| format!("{shown}: Could not determine capacity: {}", Words(e)))?;
         Ok(Self { file, capacity })
     }
 
@@ -87,26 +89,5 @@ fn whole(
     Ok(())
 }
 
-/// pread(2) straight into guest memory.
-pub(crate) fn pread(fd: BorrowedFd<'_>, to: GuestSlice<'_>, at: u64) -> Result<usize, Errno> {
-    // SAFETY: the kernel is the one that writes there, as it does for any read. The reference
-    // lives for this call only, and nothing in this process reads or writes through it.
-    let bytes: &mut [MaybeUninit<u8>] =
-        unsafe { core::slice::from_raw_parts_mut(to.as_ptr().cast(), to.len()) };
-    rustix::io::pread(fd, bytes, at).map(|(filled, _)| filled.len())
-}
-
-/// pwrite(2) straight from guest memory.
-pub(crate) fn pwrite(fd: BorrowedFd<'_>, from: GuestSlice<'_>, at: u64) -> Result<usize, Errno> {
-    // SAFETY: as in `pread`; the kernel is the one that reads.
-    let bytes = unsafe { core::slice::from_raw_parts(from.as_ptr(), from.len()) };
-    rustix::io::pwrite(fd, bytes, at)
-}
-
-/// read(2) straight into guest memory.
-pub(crate) fn read(fd: &OwnedFd, to: GuestSlice<'_>) -> Result<usize, Errno> {
-    // SAFETY: as in `pread`.
-    let bytes: &mut [MaybeUninit<u8>] =
-        unsafe { core::slice::from_raw_parts_mut(to.as_ptr().cast(), to.len()) };
-    rustix::io::read(fd, bytes).map(|(filled, _)| filled.len())
-}
+#[cfg(test)]
+mod tests;

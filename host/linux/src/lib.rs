@@ -1,8 +1,8 @@
 //! What a Linux host lends a guest, and how a process that serves one confines itself.
 //!
-//! Everything on the data path makes its system calls inline (rustix), without errno, locks,
-//! allocation or thread-local storage: in the sandbox backend this code runs in the guest's own
-//! process, in a signal handler, with a foreign FS base.
+//! Everything on the data path makes its system calls inline (rustix, and `transfer` where guest
+//! memory is concerned), without errno, locks, allocation or thread-local storage: in the sandbox
+//! backend this code runs in the guest's own process, in a signal handler, with a foreign FS base.
 
 pub mod blob;
 pub mod block;
@@ -12,4 +12,5 @@ pub mod console;
 pub mod net;
 pub mod signals;
 mod sys;
+mod transfer;
 pub mod wait;

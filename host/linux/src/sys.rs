@@ -3,8 +3,9 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
-use rustix::event::{Timespec, epoll::Event};
-use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::event::Timespec;
+use rustix::event::epoll::{Event, EventData, EventFlags};
+use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
 
 /// A system call with up to six arguments.
@@ -43,14 +44,62 @@ pub(crate) fn epoll_pwait2(
     unsafe { syscall(libc::SYS_epoll_pwait2, [a, b, c, d, 0, 0]) }
 }
 
-/// epoll_pwait(2) without a timeout.
-pub(crate) fn epoll_pwait(set: BorrowedFd<'_>, events: &mut [Event]) -> Result<usize, Errno> {
-    let forever = usize::MAX;
-    let args = [fd(set), events.as_mut_ptr() as usize, events.len(), forever, 0, 0];
+/// epoll_pwait(2), either just looking or without a timeout.
+pub(crate) fn epoll_pwait(
+    set: BorrowedFd<'_>,
+    events: &mut [Event],
+    forever: bool,
+) -> Result<usize, Errno> {
+    let timeout = if forever { usize::MAX } else { 0 };
+    let args = [fd(set), events.as_mut_ptr() as usize, events.len(), timeout, 0, 0];
     // SAFETY: as in `epoll_pwait2`.
     unsafe { syscall(libc::SYS_epoll_pwait, args) }
 }
 
-fn fd(fd: BorrowedFd<'_>) -> usize {
+/// epoll_ctl(2), EPOLL_CTL_MOD.
+pub(crate) fn epoll_modify(
+    set: BorrowedFd<'_>,
+    of: RawFd,
+    data: u64,
+    flags: EventFlags,
+) -> Result<(), Errno> {
+    let event = Event { flags, data: EventData::new_u64(data) };
+    let modify = usize::try_from(libc::EPOLL_CTL_MOD).unwrap_or(0);
+    let of = usize::try_from(of).unwrap_or(usize::MAX);
+    let args = [fd(set), modify, of, &raw const event as usize, 0, 0];
+    // SAFETY: the event is valid for the call.
+    unsafe { syscall(libc::SYS_epoll_ctl, args) }.map(drop)
+}
+
+/// Makes a timerfd readable as soon as possible. Safe in a signal handler.
+pub(crate) fn fire_timer(timer: RawFd) {
+    let now = [0i64, 0, 0, 1];
+    let timer = usize::try_from(timer).unwrap_or(usize::MAX);
+    let args = [timer, 0, now.as_ptr() as usize, 0, 0, 0];
+    // SAFETY: the four words are a `struct itimerspec`, valid for the call.
+    let _ = unsafe { syscall(libc::SYS_timerfd_settime, args) };
+}
+
+/// nanosleep(2), cut short by a signal. It is the way to wait that the narrowest outer filters
+/// know.
+pub(crate) fn sleep_ms(ms: i64) {
+    let time = Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
+    // SAFETY: the time is valid for the call; the rest of it is not asked for.
+    let _ = unsafe { syscall(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]) };
+}
+
+pub(crate) fn fd(fd: BorrowedFd<'_>) -> usize {
     usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX)
+}
+
+/// An error number in words, as the C library's err(3) prints it.
+pub(crate) struct Words(pub(crate) Errno);
+
+impl core::fmt::Display for Words {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match hypervisor::host::errno::words(self.0.raw_os_error()) {
+            Some(words) => f.write_str(words),
+            None => write!(f, "{}", self.0),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::confine::Rule;
 use crate::wait::Buffered;
 use hypervisor::host::{HostError, NetPort};
 use hypervisor::memory::GuestSlice;
-use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ impl NetPort for FramePort {
 
     fn receive(&self, to: GuestSlice<'_>) -> Result<Option<usize>, HostError> {
         loop {
-            match crate::block::read(&self.fd, to) {
+            match crate::transfer::read(self.fd.as_fd(), to) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(None),
                 Ok(count) => return Ok(Some(count)),
                 Err(Errno::INTR) => {}

@@ -202,4 +202,8 @@ impl Buffered for UserPort {
     fn has_frame(&self) -> bool {
         self.with(|received| received.frame().is_some()).unwrap_or(false)
     }
+
+    fn has_unsent(&self) -> bool {
+        false
+    }
 }

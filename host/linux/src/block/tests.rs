@@ -1,0 +1,46 @@
+//! Disks on files of this process.
+
+use super::*;
+use hypervisor::host::HostErrorKind;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+fn disk(capacity: u64) -> FileBlock {
+    let file = memfd_create("disk", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, capacity).unwrap();
+    FileBlock { file, capacity }
+}
+
+#[test]
+fn what_is_written_is_read_back_at_its_place() {
+    let disk = disk(4096);
+    let mut sector: Vec<u8> = (0..=255).cycle().take(512).collect();
+    disk.write_at(3584, GuestSlice::from_host(&mut sector)).unwrap();
+    let mut back = [0; 512];
+    disk.read_at(3584, GuestSlice::from_host(&mut back)).unwrap();
+    assert_eq!(back[..], sector[..]);
+    disk.read_at(3072, GuestSlice::from_host(&mut back)).unwrap();
+    assert_eq!(back, [0; 512]);
+    disk.flush().unwrap();
+}
+
+#[test]
+fn a_file_that_has_shrunk_is_a_failed_device() {
+    let disk = disk(4096);
+    ftruncate(&disk.file, 1000).unwrap();
+    let error = disk.read_at(512, GuestSlice::from_host(&mut [0; 512])).unwrap_err();
+    assert_eq!(error.kind, HostErrorKind::Io);
+}
+
+#[test]
+fn a_full_device_says_so() {
+    let full = FileBlock::open(OsStr::new("/dev/full")).unwrap();
+    let error = full.write_at(0, GuestSlice::from_host(&mut [0; 512])).unwrap_err();
+    assert_eq!(error.kind, HostErrorKind::NoSpace);
+    assert_eq!(error.to_string(), "block write: No space left on device");
+}
+
+#[test]
+fn opening_fails_in_upstreams_words() {
+    let error = FileBlock::open(OsStr::new("/no/such/file")).err().unwrap();
+    assert!(error.starts_with("Could not open block device: /no/such/file: "), "{error}");
+}
