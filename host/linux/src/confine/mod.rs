@@ -5,6 +5,7 @@
 //! opened before. A container runtime's own filter may refuse a step; it then confines already,
 //! and the step says so ([`Outcome`]).
 
+mod bpf;
 pub mod filter;
 pub mod privileges;
 

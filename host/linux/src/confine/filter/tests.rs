@@ -1,9 +1,11 @@
 //! Filters, run by a small interpreter of classic BPF instead of by the kernel.
 
+use super::bpf::{ALLOW, AUDIT_ARCH, JUMP, JUMP_EQ, JUMP_GE, JUMP_SET, KILL, LOAD, RETURN, TRAP};
 use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 
-const ALLOW: u32 = 0x7fff_0000;
-const KILL: u32 = 0x8000_0000;
+#[derive(Debug, Clone)]
 
 struct Call {
     number: i64,
@@ -13,11 +15,15 @@ struct Call {
 }
 
 fn call(number: i64, args: [u64; 6]) -> Call {
-    Call { number, arch: AUDIT_ARCH_X86_64, ip: 0x5555_0000_1000, args }
+    Call { number, arch: AUDIT_ARCH, ip: 0x5555_0000_1000, args }
 }
 
 /// What the kernel would return for a call.
 fn decide(program: &Program, call: &Call) -> u32 {
+    interpret(&program.0, call)
+}
+
+fn interpret(program: &[Instruction], call: &Call) -> u32 {
     let mut data = Vec::new();
     data.extend(u32::try_from(call.number).unwrap().to_le_bytes());
     data.extend(call.arch.to_le_bytes());
@@ -25,9 +31,9 @@ fn decide(program: &Program, call: &Call) -> u32 {
     call.args.iter().for_each(|a| data.extend(a.to_le_bytes()));
     let (mut at, mut a) = (0, 0u32);
     loop {
-        let i = &program.0[at];
+        let i = &program[at];
         at += 1;
-        let jump = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
+        let jump = |taken: bool| usize::from(if taken { i.if_true } else { i.if_false });
         match i.code {
             LOAD => a = u32::from_le_bytes(data[i.k as usize..][..4].try_into().unwrap()),
             JUMP_EQ => at += jump(a == i.k),
@@ -35,7 +41,7 @@ fn decide(program: &Program, call: &Call) -> u32 {
             JUMP_SET => at += jump(a & i.k != 0),
             0x25 => at += jump(a > i.k),
             0x54 => a &= i.k,
-            0x05 => at += i.k as usize,
+            JUMP => at += i.k as usize,
             RETURN => return i.k,
             code => panic!("opcode {code:#x}"),
         }
@@ -76,10 +82,85 @@ fn a_sandbox_filter_looks_where_the_call_comes_from() {
         assert_eq!(from(ip), ALLOW, "{ip:#x}");
     }
     for ip in [0, 0x10_2000, 0x5555_0000_0fff, 0x5555_0000_2000, 0x7fff_0000_1000, u64::MAX] {
-        assert_eq!(from(ip), RET_TRAP, "{ip:#x}");
+        assert_eq!(from(ip), TRAP, "{ip:#x}");
     }
     let other_arch = Call { arch: 0x4000_0003, ..call(1, [1, 0, 0, 0, 0, 0]) };
-    assert_eq!(decide(&p, &other_arch), RET_TRAP);
-    assert_eq!(decide(&p, &call(0x4000_0001, [1, 0, 0, 0, 0, 0])), RET_TRAP);
+    assert_eq!(decide(&p, &other_arch), TRAP);
+    assert_eq!(decide(&p, &call(0x4000_0001, [1, 0, 0, 0, 0, 0])), TRAP);
     assert_eq!(decide(&p, &call(libc::SYS_openat, [0; 6])), KILL);
+}
+
+/// The same rules, compiled by the crate seccompiler.
+fn oracle(rules: &[Rule]) -> Vec<Instruction> {
+    use seccompiler::*;
+    let mut by_call: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let all = |call| rules.iter().any(|rule| rule.call == call && rule.args.is_empty());
+    for rule in rules {
+        let alternatives = by_call.entry(rule.call).or_default();
+        if all(rule.call) {
+            continue;
+        }
+        let conditions = rule.args.iter().map(|&(index, value)| {
+            let len = match u32::try_from(value) {
+                Ok(_) => SeccompCmpArgLen::Dword,
+                Err(_) => SeccompCmpArgLen::Qword,
+            };
+            SeccompCondition::new(index, len, SeccompCmpOp::Eq, value).unwrap()
+        });
+        alternatives.push(SeccompRule::new(conditions.collect()).unwrap());
+    }
+    let (kill, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    let filter = SeccompFilter::new(by_call, kill, allow, TargetArch::x86_64).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    program
+        .iter()
+        .map(|i| Instruction { code: i.code, if_true: i.jt, if_false: i.jf, k: i.k })
+        .collect()
+}
+
+/// Few values, so that calls often meet rules.
+fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![0u64..4, Just(u64::MAX), (0u64..3).prop_map(|v| v << 32 | 1)]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    (0i64..6, prop::collection::vec((0u8..6, value()), 0..4)).prop_map(|(call, args)| Rule {
+        call,
+        args,
+        why: "a test",
+    })
+}
+
+proptest! {
+    #[test]
+    fn verdicts_are_those_of_another_compiler(
+        rules in prop::collection::vec(rule(), 1..40),
+        calls in prop::collection::vec((0i64..7, prop::array::uniform6(value())), 1..40),
+    ) {
+        let ours = compile(&rules).unwrap();
+        let theirs = oracle(&rules);
+        for (number, args) in calls {
+            let call = call(number, args);
+            prop_assert_eq!(decide(&ours, &call), interpret(&theirs, &call), "{:?}", call);
+        }
+    }
+}
+
+#[test]
+fn a_call_with_very_many_rules_does_not_shadow_those_after_it() {
+    let mut rules: Vec<Rule> = (0..300).map(|fd| Rule::on_fd(libc::SYS_read, fd, "x")).collect();
+    rules.push(Rule::any(libc::SYS_exit_group, "end"));
+    let p = compile(&rules).unwrap();
+    assert_eq!(decide(&p, &call(libc::SYS_exit_group, [0; 6])), ALLOW);
+    assert_eq!(decide(&p, &call(libc::SYS_read, [299, 0, 0, 0, 0, 0])), ALLOW);
+    assert_eq!(decide(&p, &call(libc::SYS_read, [300, 0, 0, 0, 0, 0])), KILL);
+}
+
+#[test]
+fn rules_that_cannot_be_are_refused() {
+    let refused = |rules: &[Rule]| compile(rules).err();
+    assert_eq!(refused(&[Rule::with(0, 6, 0, "seven")]), Some(FilterError::Argument("seven")));
+    assert_eq!(refused(&[Rule::any(-1, "none")]), Some(FilterError::Number("none")));
+    let many: Vec<Rule> = (0..3000).map(|fd| Rule::on_fd(0, fd, "x")).collect();
+    assert!(matches!(refused(&many), Some(FilterError::TooLong(_))));
 }
