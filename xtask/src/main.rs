@@ -1,10 +1,13 @@
 //! One entry for everything a person types: `cargo xtask`, which alone lists what there is.
 
+mod check;
 mod paths;
 mod process;
 mod qemu;
+mod run;
 mod setup;
 mod tender;
+mod unikernel;
 mod vm;
 
 use std::process::ExitCode;
@@ -22,6 +25,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build and run an example unikernel; needs nothing but the compiler
+    ///
+    /// No root, no KVM, nothing installed, no download but crates.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(run::Options),
+    /// Check everything: form, lints, bare-metal builds, all tests; fetches what they need
+    ///
+    /// Ends with a line `N passed, N failed, N skipped`; the status is 0 only if nothing failed
+    /// and at least one test ran.
+    Test(check::Options),
     /// Fetch what the tests need, into a cache outside the tree; installs nothing, needs no root
     Setup,
     /// Run a shell command in an emulated PC that has SVM and Linux with KVM
@@ -32,10 +45,18 @@ enum Task {
         after_help = "Example: cargo xtask vm -- redox-hvt --backend=kvm /unikernels/hello.hvt"
     )]
     Vm(vm::Options),
+    /// Build a unikernel of your own, or make a new one
+    #[command(subcommand)]
+    Unikernel(unikernel::Options),
 }
 
+const RUN_EXAMPLES: &str = "Examples:
+  cargo xtask run hello -- a command line
+  cargo xtask run hello --mem=16 -v
+  cargo xtask run block --block:storage=disk.img";
+
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    match start(Arguments::parse().command) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -44,9 +65,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<i32> {
+fn start(task: Task) -> Result<i32> {
     match task {
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => check::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
+        Task::Unikernel(options) => unikernel::run(&options).map(|()| 0),
     }
 }

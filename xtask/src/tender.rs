@@ -21,9 +21,13 @@ const FLAGS_VARIABLE: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
 
 /// Builds the tender in release form and returns where it is.
 pub fn build() -> Result<PathBuf> {
-    process::say("building redox-hvt (release)");
     let mut command = process::cargo();
-    command.args(["build", "--quiet", "--release", "--package", "redox-hvt"]);
+    command.args(["build", "--release", "--package", "redox-hvt"]);
+    if paths::tender().exists() {
+        command.arg("--quiet");
+    } else {
+        process::say("building redox-hvt; the first time takes about a minute");
+    }
     if !link_statically(&mut command)? {
         process::say("no static C library (Debian: libc6-dev): redox-hvt is linked dynamically");
     }

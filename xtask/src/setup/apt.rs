@@ -5,20 +5,22 @@
 //! address is what the machine's own sources say (`apt-get indextargets` reads both forms of
 //! them). See apt-get(8), sources.list(5), deb822(5).
 
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{paths, process};
 
+/// Far less than a mirror keeps a package that its lists no longer name.
+const LISTS_STAY_GOOD: Duration = Duration::from_secs(3600);
+
 /// apt over a few suites of Debian.
 pub struct Apt {
     folder: PathBuf,
     default_suite: String,
-    updated: Cell<bool>,
     /// Held so that two runs do not unpack into one folder at once.
     _lock: File,
 }
@@ -46,7 +48,7 @@ impl Apt {
         let lines: String =
             suites.iter().map(|suite| format!("deb {options}{mirror} {suite} main\n")).collect();
         fs::write(folder.join("sources.list"), lines)?;
-        Ok(Self { folder, default_suite, updated: Cell::new(false), _lock: lock })
+        Ok(Self { folder, default_suite, _lock: lock })
     }
 
     /// Fetches `package` (`name` or `name=version`), with the dependencies that this machine
@@ -96,15 +98,21 @@ impl Apt {
             .collect())
     }
 
-    /// Reads the suites' package lists, once in a run.
+    /// Reads the suites' package lists, unless that was done in the last hour.
     fn update(&self) -> Result<()> {
-        if self.updated.replace(true) {
+        let stamp = self.folder.join("updated");
+        let age = fs::metadata(&stamp).and_then(|data| data.modified()).map(|at| at.elapsed());
+        if matches!(age, Ok(Ok(age)) if age < LISTS_STAY_GOOD) {
             return Ok(());
         }
         process::say(&format!("reading Debian's package lists ({})", self.default_suite));
-        process::capture(self.tool("apt-get").arg("update"))
-            .map(drop)
-            .context("cannot read Debian's package lists: is the mirror reachable?")
+        process::capture(self.tool("apt-get").args([
+            "-o",
+            "APT::Update::Error-Mode=any",
+            "update",
+        ]))
+        .context("cannot read Debian's package lists: is the mirror reachable?")?;
+        fs::write(&stamp, "").context("cannot write to the package cache")
     }
 
     fn tool(&self, name: &str) -> Command {

@@ -1,0 +1,78 @@
+//! The suites that run on this machine: cargo's tests, and the system tests on the sandbox
+//! backend.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::tally::Tally;
+use crate::setup::programs;
+use crate::{paths, process};
+
+/// The package of whole-system tests.
+pub const SYSTEM: &str = "system-tests";
+
+/// The tests beside the code.
+pub fn unit(filter: Option<&str>) -> Result<Tally> {
+    let mut command = process::cargo();
+    command.args(["test", "--workspace", "--exclude", SYSTEM, "--no-fail-fast"]);
+    tally(&mut command, filter)
+}
+
+/// The tests of what unikernels are made of; the unikernels themselves are freestanding and are
+/// tested by running them.
+pub fn unikernel(filter: Option<&str>) -> Result<Tally> {
+    let mut command = process::cargo();
+    command.current_dir(paths::root().join("unikernel"));
+    command.env("CARGO_TARGET_DIR", paths::target().join("unikernel-build"));
+    command.args(["test", "--workspace", "--lib", "--no-fail-fast"]);
+    tally(&mut command, filter)
+}
+
+/// The system tests with the sandbox backend.
+pub fn system(filter: Option<&str>) -> Result<Tally> {
+    let mut command = process::cargo();
+    command.args(["test", "--package", SYSTEM, "--no-fail-fast"]);
+    command.env("PATH", path_with_programs()?);
+    command.env("REDOX_HVT", paths::tender()).env("UNIKERNELS", paths::unikernels());
+    command.env("BACKEND", "sandbox");
+    tally(&mut command, filter)
+}
+
+/// The core's tests under Miri, where this toolchain has it.
+pub fn miri() -> Result<Tally> {
+    let mut probe = process::cargo();
+    probe.args(["miri", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        process::say("skipped: this toolchain has no Miri");
+        return Ok(Tally::skip());
+    }
+    let mut command = process::cargo();
+    command.args(["miri", "test", "--package", "hypervisor", "--no-fail-fast"]);
+    tally(&mut command, None)
+}
+
+/// Runs `cargo test`, shows what it prints and counts.
+fn tally(command: &mut Command, filter: Option<&str>) -> Result<Tally> {
+    command.args(filter);
+    let mut tally = Tally::default();
+    let succeeded = process::stream(command, |line| {
+        println!("{line}");
+        tally.read(line);
+    })?;
+    Ok(tally.of_run(succeeded))
+}
+
+/// `PATH` with the programs that tests start by name.
+fn path_with_programs() -> Result<std::ffi::OsString> {
+    let mut folders: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    for program in [programs::PASST, programs::IP, programs::PING] {
+        let at = program.get().with_context(|| format!("the tests need {}", program.name))?;
+        let folder = at.parent().context("a program outside any folder")?.to_path_buf();
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    env::join_paths(folders).context("PATH cannot hold the package cache's folder")
+}
