@@ -9,6 +9,8 @@ pub mod block;
 pub mod clock;
 pub mod confine;
 pub mod console;
+#[cfg(test)]
+mod forked;
 pub mod net;
 pub mod signals;
 mod sys;

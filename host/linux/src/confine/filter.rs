@@ -101,7 +101,7 @@ fn compile_arguments(
         let upper = (bpf::high(value) != 0).then_some((Word::High(index), bpf::high(value)));
         upper.into_iter().chain([(Word::Low(index), bpf::low(value))])
     });
-    if rule.args.len() > 6 || rule.args.iter().any(|&(index, _)| index > 5) {
+    if rule.args.iter().any(|&(index, _)| index > 5) {
         return Err(FilterError::Argument(rule.why));
     }
     let start = code.len();
@@ -128,7 +128,7 @@ fn compile_arguments(
 
 impl Program {
     /// The same filter for calls from these code ranges only; others become SIGSYS. At most three
-    /// ranges; the reported address is that of the instruction after the call.
+    /// ranges, each shorter than 4 GiB; the reported address is that of the instruction after the call.
     #[must_use]
     pub fn only_from(self, ranges: &[Range<u64>]) -> Self {
         let parts: Vec<Range<u64>> = ranges.iter().flat_map(split).take(6).collect();

@@ -9,6 +9,7 @@ mod bpf;
 pub mod filter;
 pub mod privileges;
 
+use arrayvec::ArrayVec;
 use rustix::fd::RawFd;
 use rustix::io::Errno;
 
@@ -17,8 +18,9 @@ use rustix::io::Errno;
 pub struct Rule {
     /// Its number.
     pub call: i64,
-    /// Values that arguments must have: index and value.
-    pub args: Vec<(u8, u64)>,
+    /// Values that arguments must have: index and value. A value below 2^32 is compared with the
+    /// lower half of the argument only.
+    pub args: ArrayVec<(u8, u64), 4>,
     /// The reason, for a person who reads the list.
     pub why: &'static str,
 }
@@ -26,7 +28,7 @@ pub struct Rule {
 impl Rule {
     /// The call with any arguments.
     pub fn any(call: i64, why: &'static str) -> Self {
-        Self { call, args: Vec::new(), why }
+        Self { call, args: ArrayVec::new_const(), why }
     }
 
     /// The call with this descriptor as its first argument.
@@ -36,13 +38,16 @@ impl Rule {
 
     /// The call with this value as argument `index`.
     pub fn with(call: i64, index: u8, value: u64, why: &'static str) -> Self {
-        Self { call, args: vec![(index, value)], why }
+        Self::any(call, why).and(index, value)
     }
 
-    /// And with this value as argument `index`.
+    /// And with this value as argument `index`. A fifth condition makes it a rule that cannot be
+    /// compiled.
     #[must_use]
     pub fn and(mut self, index: u8, value: u64) -> Self {
-        self.args.push((index, value));
+        if self.args.try_push((index, value)).is_err() {
+            self.call = -1;
+        }
         self
     }
 }

@@ -4,9 +4,9 @@
 
 use super::Outcome;
 use crate::sys::syscall;
-use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 impl From<Result<(), Errno>> for Outcome {
     fn from(result: Result<(), Errno>) -> Self {
@@ -19,7 +19,57 @@ pub fn no_core_dumps() -> Outcome {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).into()
 }
 
-/// Gives up all capabilities (capset(2)).
+/// Nobody but a privileged user may trace this process or read its memory from outside.
+pub fn not_traceable() -> Outcome {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).into()
+}
+
+/// Refuses a process in which every readable page is executable (personality(2),
+/// READ_IMPLIES_EXEC): no W^X of a guest would hold there.
+///
+/// # Errors
+/// In words for a person.
+pub fn check_personality() -> Result<(), String> {
+    const ASK: usize = 0xffff_ffff;
+    const READ_IMPLIES_EXEC: usize = 0x40_0000;
+    // SAFETY: asks only.
+    match unsafe { syscall(libc::SYS_personality, [ASK, 0, 0, 0, 0, 0]) } {
+        Ok(persona) if persona & READ_IMPLIES_EXEC != 0 => Err(format!(
+            "Cowardly refusing to run with a personality of {persona:#x}: it has \
+             READ_IMPLIES_EXEC, so all memory would be executable; start without `setarch -X`"
+        )),
+        // Where an outer filter forbids to ask, it also forbids to change it.
+        _ => Ok(()),
+    }
+}
+
+/// Closes every descriptor but these (close_range(2), Linux 5.9). Allocates nothing.
+///
+/// # Safety
+/// Nothing in this process may use the closed ones any more.
+pub unsafe fn close_all_but(keep: &mut [RawFd]) -> Outcome {
+    keep.sort_unstable();
+    let mut next = 0;
+    for fd in keep.iter().filter_map(|&fd| usize::try_from(fd).ok()) {
+        // SAFETY: the caller's promise.
+        let closed = if fd > next { unsafe { close_range(next, fd - 1) } } else { Ok(()) };
+        if let Err(e) = closed {
+            return Outcome::Refused(e);
+        }
+        next = fd + 1;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { close_range(next, 0xffff_ffff) }.into()
+}
+
+/// # Safety
+/// As for [`close_all_but`].
+unsafe fn close_range(first: usize, last: usize) -> Result<(), Errno> {
+    // SAFETY: no memory is involved; the descriptors are the caller's promise.
+    unsafe { syscall(libc::SYS_close_range, [first, last, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Gives up all capabilities (capset(2)) of this thread; what another thread has it keeps.
 pub fn no_capabilities() -> Outcome {
     #[repr(C)]
     struct Header {
@@ -43,8 +93,8 @@ const WRITE_FILE: u64 = 1 << 1;
 const MAKE_REG: u64 = 1 << 8;
 const TRUNCATE: u64 = 1 << 14;
 
-/// Gives up the file system, and TCP where the kernel can, for what is not open yet. With
-/// `writable`, files may still be made in that directory.
+/// Gives up the file system, and TCP where the kernel can, for what is not open yet, in this
+/// thread and those that it starts. With `writable`, files may still be made in that directory.
 pub fn landlock(writable: Option<BorrowedFd<'_>>) -> Outcome {
     restrict(writable).into()
 }
@@ -62,14 +112,15 @@ fn restrict(writable: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let args = [attributes.as_ptr() as usize, size, 0, 0, 0, 0];
     // SAFETY: the structure is the kernel's and valid for the call.
     let ruleset = unsafe { syscall(libc::SYS_landlock_create_ruleset, args) }?;
+    let number = RawFd::try_from(ruleset).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just opened it for us.
+    let _owner = unsafe { OwnedFd::from_raw_fd(number) };
     if let Some(directory) = writable {
         allow(ruleset, directory, (WRITE_FILE | MAKE_REG | TRUNCATE) & fs)?;
     }
     super::filter::no_new_privileges()?;
     // SAFETY: a descriptor and no flags.
-    unsafe { syscall(libc::SYS_landlock_restrict_self, [ruleset, 0, 0, 0, 0, 0]) }?;
-    // SAFETY: the descriptor is ours and used no more.
-    unsafe { syscall(libc::SYS_close, [ruleset, 0, 0, 0, 0, 0]) }.map(drop)
+    unsafe { syscall(libc::SYS_landlock_restrict_self, [ruleset, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
 fn allow(ruleset: usize, directory: BorrowedFd<'_>, rights: u64) -> Result<(), Errno> {
@@ -84,3 +135,6 @@ fn allow(ruleset: usize, directory: BorrowedFd<'_>, rights: u64) -> Result<(), E
     // SAFETY: the structure is the kernel's and valid for the call.
     unsafe { syscall(libc::SYS_landlock_add_rule, args) }.map(drop)
 }
+
+#[cfg(test)]
+mod tests;

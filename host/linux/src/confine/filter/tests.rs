@@ -126,7 +126,7 @@ fn value() -> impl Strategy<Value = u64> {
 fn rule() -> impl Strategy<Value = Rule> {
     (0i64..6, prop::collection::vec((0u8..6, value()), 0..4)).prop_map(|(call, args)| Rule {
         call,
-        args,
+        args: args.into_iter().collect(),
         why: "a test",
     })
 }
@@ -163,4 +163,93 @@ fn rules_that_cannot_be_are_refused() {
     assert_eq!(refused(&[Rule::any(-1, "none")]), Some(FilterError::Number("none")));
     let many: Vec<Rule> = (0..3000).map(|fd| Rule::on_fd(0, fd, "x")).collect();
     assert!(matches!(refused(&many), Some(FilterError::TooLong(_))));
+}
+
+/// What the kernel makes of a filter, seen from a child.
+mod in_the_kernel {
+    use super::super::*;
+    use crate::forked;
+    use rustix::process::{getpid, getppid};
+
+    const SIGSYS: i32 = libc::SIGSYS;
+
+    fn rules() -> [Rule; 3] {
+        [
+            Rule::any(libc::SYS_exit_group, "the end"),
+            Rule::on_fd(libc::SYS_write, 2, "errors"),
+            Rule::any(libc::SYS_getppid, "something harmless"),
+        ]
+    }
+
+    /// The only place in these tests that calls this.
+    #[inline(never)]
+    fn write_nothing(fd: usize) -> Result<usize, Errno> {
+        // SAFETY: no bytes are written.
+        unsafe { syscall(libc::SYS_write, [fd, 0, 0, 0, 0, 0]) }
+    }
+
+    #[test]
+    fn listed_calls_work() {
+        let program = compile(&rules()).unwrap();
+        let status = forked::run(|| {
+            let applied = program.apply();
+            u8::from(applied.is_err() || getppid().is_none() || write_nothing(2) != Ok(0))
+        });
+        assert_eq!(status.exit_status(), Some(0));
+    }
+
+    #[test]
+    fn another_descriptor_and_another_call_kill() {
+        let program = compile(&rules()).unwrap();
+        let status = forked::run(|| {
+            let _ = program.apply();
+            u8::from(write_nothing(1).is_ok())
+        });
+        assert_eq!(status.terminating_signal(), Some(SIGSYS));
+        let status = forked::run(|| {
+            let _ = program.apply();
+            u8::from(getpid().is_init())
+        });
+        assert_eq!(status.terminating_signal(), Some(SIGSYS));
+    }
+
+    extern "C" fn on_sigsys(_: libc::c_int) {
+        forked::exit(42);
+    }
+
+    unsafe extern "C" {
+        static __executable_start: u8;
+        static etext: u8;
+    }
+
+    #[test]
+    fn a_call_from_elsewhere_is_a_signal() {
+        // mov eax, SYS_getppid; syscall; ret
+        const CODE: [u8; 8] = [0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3];
+        use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let null = core::ptr::null_mut();
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let page = unsafe { mmap_anonymous(null, 4096, prot, MapFlags::PRIVATE) }.unwrap();
+        // SAFETY: the page is ours and large enough; then it becomes code.
+        unsafe {
+            core::ptr::copy_nonoverlapping(CODE.as_ptr(), page.cast(), CODE.len());
+            mprotect(page, 4096, MprotectFlags::READ | MprotectFlags::EXEC).unwrap();
+        }
+        // SAFETY: the page holds a function of this type.
+        let foreign: extern "C" fn() -> i64 = unsafe { core::mem::transmute(page) };
+        assert!(foreign() > 0, "without a filter it works");
+        // Addresses that the linker defines; nothing is read there.
+        let own_code = (&raw const __executable_start) as u64..(&raw const etext) as u64;
+        let program = compile(&rules()).unwrap().only_from(&[own_code]);
+        let status = forked::run(|| {
+            // SAFETY: the handler only exits.
+            unsafe { libc::signal(SIGSYS, on_sigsys as *const () as usize) };
+            if program.apply().is_err() || getppid().is_none() {
+                return 1;
+            }
+            u8::from(foreign() > 0)
+        });
+        assert_eq!(status.exit_status(), Some(42));
+    }
 }
