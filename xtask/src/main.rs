@@ -13,14 +13,14 @@ mod vm;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 #[command(about = "Builds, runs, tests and measures the hypervisor")]
 struct Arguments {
     #[command(subcommand)]
-    command: Task,
+    command: Option<Task>,
 }
 
 #[derive(Subcommand)]
@@ -56,13 +56,22 @@ const RUN_EXAMPLES: &str = "Examples:
   cargo xtask run block --block:storage=disk.img";
 
 fn main() -> ExitCode {
-    match start(Arguments::parse().command) {
+    let result = match Arguments::parse().command {
+        Some(task) => start(task),
+        None => list(),
+    };
+    match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn list() -> Result<i32> {
+    Arguments::command().print_help()?;
+    Ok(0)
 }
 
 fn start(task: Task) -> Result<i32> {

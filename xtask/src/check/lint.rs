@@ -1,6 +1,6 @@
 //! Form and lints of all workspaces: the main one, the unikernels' and the fuzz targets'.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -22,15 +22,24 @@ pub fn clippy() -> Result<Tally> {
     for manifest in manifests() {
         let mut command = process::cargo();
         command.args(["clippy", "--quiet", "--workspace", "--manifest-path"]).arg(&manifest);
-        // A freestanding program has no test harness, and the crates beside it no other targets.
-        if manifest == paths::root().join("Cargo.toml") {
-            command.arg("--all-targets");
-        } else {
-            command.env("CARGO_TARGET_DIR", paths::target().join("unikernel-build"));
-        }
+        match workspace(&manifest) {
+            // A freestanding program has no test harness, and the crates beside it no other
+            // targets.
+            Some(name) => {
+                let folder = format!("{name}-build");
+                command.env("CARGO_TARGET_DIR", paths::target().join(folder))
+            }
+            None => command.arg("--all-targets"),
+        };
         process::run(command.args(["--", "--deny", "warnings"]))?;
     }
     Ok(Tally::success())
+}
+
+/// The folder of a workspace of its own; none for the main one.
+fn workspace(manifest: &Path) -> Option<String> {
+    let folder = manifest.parent()?;
+    (folder != paths::root()).then(|| folder.file_name().map(|n| n.to_string_lossy().into()))?
 }
 
 fn manifests() -> impl Iterator<Item = PathBuf> {

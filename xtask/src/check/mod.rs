@@ -70,8 +70,9 @@ impl Checks {
             eprintln!("{name} failed: {error:#}");
             Tally::failure()
         });
-        self.sum.add(tally);
         self.lines.push(format!("{:5} s  {name}: {tally}", start.elapsed().as_secs()));
+        self.lines.extend(tally.names.iter().map(|test| format!("         failed: {test}")));
+        self.sum.add(tally);
     }
 
     /// What only prepares counts if it fails, and not if it succeeds.

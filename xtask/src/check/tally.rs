@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Outcomes of checks and tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Ended well.
     pub passed: u64,
@@ -13,6 +13,8 @@ pub struct Tally {
     pub skipped: u64,
     /// Of those run, the tests proper: a build or a lint is none.
     pub tests: u64,
+    /// Names of those that failed.
+    pub names: Vec<String>,
 }
 
 impl Tally {
@@ -37,11 +39,15 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.tests += other.tests;
+        self.names.extend(other.names);
     }
 
-    /// Adds what a line of a test program says, if it is a closing line:
+    /// Adds what a line of a test program says: `test NAME ... FAILED`, or its closing line,
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
     pub fn read(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            self.names.push(name.to_owned());
+        }
         let Some((_, counts)) = line.split_once("test result: ") else {
             return;
         };
@@ -53,17 +59,15 @@ impl Tally {
             return;
         };
         let skipped = count("ignored").unwrap_or(0);
-        self.add(Self { passed, failed, skipped, tests: passed + failed });
+        let tests = passed + failed;
+        self.add(Self { passed, failed, skipped, tests, ..Self::default() });
     }
 
     /// What the tests of one run come to: a run that did not end well without saying which test
     /// failed (it did not build, it was killed) is a failure too.
     pub fn of_run(self, succeeded: bool) -> Self {
-        let mut whole = self;
-        if !succeeded && self.failed == 0 {
-            whole.failed = 1;
-        }
-        whole
+        let silent = !succeeded && self.failed == 0;
+        Self { failed: self.failed + u64::from(silent), ..self }
     }
 }
 
@@ -81,9 +85,11 @@ mod tests {
     fn closing_lines_are_summed_and_other_lines_are_not() {
         let mut tally = Tally::default();
         tally.read("test memory::wraps ... ok");
+        tally.read("test memory::overlap ... FAILED");
         tally.read("test result: ok. 13 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out");
         tally.read("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured");
-        assert_eq!(tally, Tally { passed: 17, failed: 2, skipped: 1, tests: 19 });
+        assert_eq!((tally.passed, tally.failed, tally.skipped, tally.tests), (17, 2, 1, 19));
+        assert_eq!(tally.names, ["memory::overlap"]);
         assert_eq!(tally.to_string(), "17 passed, 2 failed, 1 skipped");
     }
 

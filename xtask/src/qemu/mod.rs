@@ -10,10 +10,7 @@ pub mod initramfs;
 use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +21,8 @@ use initramfs::Files;
 
 /// Modules that a machine loads at start: KVM for SVM, and TAP devices.
 const MODULES: [&str; 2] = ["kvm_amd", "tun"];
+/// timeout(1)'s status where it had to send SIGKILL.
+const KILLED_BY_TIMEOUT: i32 = 137;
 /// The line on the kernel's console that carries the script's status.
 const STATUS: &str = "xtask-vm: status ";
 
@@ -91,7 +90,7 @@ impl Machine {
         command.arg("-serial").arg(format!("file:{}", log.display()));
         command.args(["-serial", "stdio"]);
 
-        self.watch(&mut command, &mut line)?;
+        self.watch(&command, &mut line)?;
         let status = status(&log)?;
         let counts = if self.count { count::read(&counts)? } else { Vec::new() };
         Ok(Outcome { status, counts })
@@ -105,44 +104,39 @@ impl Machine {
     }
 
     /// Runs QEMU and reads the second serial port until the machine is off.
-    fn watch(&self, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<()> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    fn watch(&self, qemu: &Command, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let mut command = self.bounded(qemu);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start `timeout` (Debian: coreutils)")?;
         let source = child.stdout.take().context("no pipe to QEMU")?;
-        let child = Arc::new(Mutex::new(child));
-        let (done, watched) = mpsc::channel::<()>();
-        let (watcher, limit) = (Arc::clone(&child), self.timeout);
-        let timer = thread::spawn(move || {
-            let late = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-            if late {
-                let _ = lock(&watcher).kill();
-            }
-            late
-        });
         let mut last = String::new();
-        let read = process::each_line(BufReader::new(source), &mut |text| {
+        process::each_line(BufReader::new(source), &mut |text| {
             last.clear();
             last.push_str(text);
             line(text);
-        });
-        drop(done);
-        let late = timer.join().unwrap_or(false);
-        let status = lock(&child).wait()?;
-        read?;
-        if late {
-            bail!(
-                "the test machine was not done after {} s; it printed last: {last}",
-                limit.as_secs()
-            );
+        })?;
+        let status = child.wait()?;
+        let limit = self.timeout.as_secs();
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(KILLED_BY_TIMEOUT) => {
+                bail!("the test machine was not done after {limit} s; it printed last: {last}")
+            }
+            _ => bail!("QEMU ended with {status}"),
         }
-        if !status.success() {
-            bail!("QEMU ended with {status}");
-        }
-        Ok(())
     }
-}
 
-fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same command under timeout(1), which ends the machine even if this program is gone.
+    fn bounded(&self, qemu: &Command) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--signal=KILL", &self.timeout.as_secs().to_string()]);
+        command.arg(qemu.get_program()).args(qemu.get_args());
+        command.envs(qemu.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
 }
 
 /// The whole initramfs: `files` over the userland that every machine has.
