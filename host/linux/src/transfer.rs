@@ -43,17 +43,29 @@ pub(crate) fn write(file: BorrowedFd<'_>, from: GuestSlice<'_>) -> Result<usize,
     unsafe { syscall(libc::SYS_write, [fd(file), from.as_ptr() as usize, from.len(), 0, 0, 0]) }
 }
 
-/// writev(2) of a header of ours and the guest's bytes after it.
-pub(crate) fn write_after(
-    file: BorrowedFd<'_>,
-    header: &[u8],
-    from: GuestSlice<'_>,
+/// read(2) into memory of ours.
+pub(crate) fn read_own(file: BorrowedFd<'_>, to: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the memory is ours, and initialised.
+    unsafe { syscall(libc::SYS_read, [fd(file), to.as_mut_ptr() as usize, to.len(), 0, 0, 0]) }
+}
+
+/// sendmsg(2) of bytes of ours and the guest's after them, without blocking and without SIGPIPE.
+pub(crate) fn send_parts(
+    socket: BorrowedFd<'_>,
+    own: &[u8],
+    guest: Option<GuestSlice<'_>>,
 ) -> Result<usize, Errno> {
-    let vector = [
-        libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: header.len() },
-        libc::iovec { iov_base: from.as_ptr().cast(), iov_len: from.len() },
+    let (base, len) = guest.map_or((core::ptr::null_mut(), 0), |g| (g.as_ptr(), g.len()));
+    let parts = [
+        libc::iovec { iov_base: own.as_ptr().cast_mut().cast(), iov_len: own.len() },
+        libc::iovec { iov_base: base.cast(), iov_len: len },
     ];
-    let args = [fd(file), vector.as_ptr() as usize, vector.len(), 0, 0, 0];
+    // SAFETY: all fields are integers and pointers, of which zero is a value.
+    let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = parts.as_ptr().cast_mut();
+    message.msg_iovlen = if guest.is_some() { 2 } else { 1 };
+    let flags = usize::try_from(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).unwrap_or(0);
+    let args = [fd(socket), &raw const message as usize, flags, 0, 0, 0];
     // SAFETY: both parts are mapped for their lengths, and the kernel only reads them.
-    unsafe { syscall(libc::SYS_writev, args) }
+    unsafe { syscall(libc::SYS_sendmsg, args) }
 }

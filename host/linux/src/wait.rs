@@ -31,6 +31,25 @@ pub trait Buffered: Send + Sync {
     /// Sends what could not be sent yet, as far as the kernel takes it. `true` if some is left,
     /// so that the port has to be called again when it is writable.
     fn has_unsent(&self) -> bool;
+
+    /// Gives it what to call when a reception has left a frame of which the kernel does not know.
+    fn nudge_with(&self, nudge: Arc<Nudge>);
+}
+
+/// Wakes a wait in another thread.
+pub struct Nudge {
+    timer: RawFd,
+    waiting: AtomicBool,
+}
+
+impl Nudge {
+    /// Wakes who waits, if somebody does. Called under the lock that [`Buffered::has_frame`]
+    /// takes: either that sees the frame, or this sees the wait.
+    pub fn nudge(&self) {
+        if self.waiting.load(Ordering::Relaxed) {
+            sys::fire_timer(self.timer);
+        }
+    }
 }
 
 /// Says what a signal means to a wait.
@@ -55,6 +74,7 @@ pub struct Epoll {
     timer: OwnedFd,
     buffered: Vec<Port>,
     on_signal: Option<Arc<dyn OnSignal>>,
+    nudge: Arc<Nudge>,
     /// Whether epoll_pwait2(2) (Linux 5.11) is missing or refused.
     coarse: AtomicBool,
 }
@@ -87,12 +107,15 @@ impl Epoll {
             epoll::add(&set, fd, EventData::new_u64(u64::from(*handle)), EventFlags::IN)?;
         }
         let find = |handle| nets.iter().find(|net| net.0 == handle).map(|net| net.1.as_raw_fd());
+        let nudge = Arc::new(Nudge { timer: timer.as_raw_fd(), waiting: AtomicBool::new(false) });
         let buffered = buffered.into_iter().map(|(handle, port)| {
+            port.nudge_with(Arc::clone(&nudge));
             let fd = find(handle).ok_or(Errno::INVAL)?;
             Ok(Port { handle, fd, port, asks: AtomicBool::new(false) })
         });
         let buffered = buffered.collect::<Result<_, Errno>>()?;
-        Ok(Self { set, timer, buffered, on_signal: None, coarse: AtomicBool::new(false) })
+        let coarse = AtomicBool::new(false);
+        Ok(Self { set, timer, buffered, on_signal: None, nudge, coarse })
     }
 
     /// The same, for a process in which [`signals::install`]'s handler runs: asks `on_signal`
@@ -176,8 +199,8 @@ impl Epoll {
     fn once_coarse(&self, timeout_ns: u64) -> Result<Found, Errno> {
         // A timer of zero would be disarmed.
         self.set_timer(timespec(timeout_ns.max(1)))?;
-        // A handler that has run before this moment has set the timer for nothing.
-        if self.interrupted() {
+        // A handler or a nudge before this moment has set the timer for nothing.
+        if self.interrupted() || self.has_buffered() {
             return Err(Errno::INTR);
         }
         let mut events = NO_EVENTS;
@@ -188,6 +211,10 @@ impl Epoll {
     fn set_timer(&self, it_value: Timespec) -> Result<(), Errno> {
         let new = Itimerspec { it_interval: ZERO, it_value };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &new).map(drop)
+    }
+
+    fn has_buffered(&self) -> bool {
+        self.buffered.iter().any(|port| port.port.has_frame())
     }
 
     fn interrupted(&self) -> bool {
@@ -248,7 +275,10 @@ impl WaitSet for Epoll {
         let result = if timeout_ns == 0 {
             self.buffered_set().and_then(|buffered| Ok(self.look()?.ready | buffered))
         } else {
-            self.wait_until(crate::clock::monotonic_ns().saturating_add(timeout_ns))
+            self.nudge.waiting.store(true, Ordering::Relaxed);
+            let result = self.wait_until(crate::clock::monotonic_ns().saturating_add(timeout_ns));
+            self.nudge.waiting.store(false, Ordering::Relaxed);
+            result
         };
         result.map_err(|e| HostError::from_errno(e.raw_os_error(), "poll"))
     }

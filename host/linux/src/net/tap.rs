@@ -6,7 +6,7 @@ use super::NetError;
 use crate::sys::syscall;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::io::{Errno, ioctl_fioclex, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Ethernet's MTU, for descriptors that have none of their own.
@@ -124,16 +124,27 @@ pub(super) fn adopt(number: &str) -> Result<(OwnedFd, u16), NetError> {
         .or_else(|e| if e == Errno::NOSYS { Ok(0) } else { Err(bad()) })?;
     // SAFETY: open, as just asked, and given to us by the user.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // A program that we start, such as passt, has no use for it.
+    ioctl_fioclex(&fd)?;
     ioctl_fionbio(&fd, true)?;
-    let mtu = adopted_mtu(&fd).unwrap_or(DEFAULT_MTU);
+    let mtu = adopted_mtu(&fd)?.unwrap_or(DEFAULT_MTU);
     Ok((fd, mtu))
 }
 
-/// The MTU of the interface behind a TAP's descriptor.
-fn adopted_mtu(fd: &OwnedFd) -> Option<u16> {
-    let mut request = Request::new("").ok()?;
-    ioctl(fd, libc::TUNGETIFF, &mut request).ok()?;
-    let end = request.name.iter().position(|&b| b == 0)?;
-    let name = core::str::from_utf8(&request.name[..end]).ok()?.to_owned();
-    mtu(&control_socket().ok()?, &name).ok()
+/// The MTU of the interface behind a TAP's descriptor; `None` for a descriptor of another kind,
+/// or where the interface is in another network namespace.
+fn adopted_mtu(fd: &OwnedFd) -> Result<Option<u16>, NetError> {
+    let mut request = Request::new("")?;
+    if ioctl(fd, libc::TUNGETIFF, &mut request).is_err() {
+        return Ok(None);
+    }
+    let has = |flag| request.short() & u16::try_from(flag).unwrap_or(0) != 0;
+    if !has(libc::IFF_TAP) || !has(libc::IFF_NO_PI) || has(libc::IFF_VNET_HDR) {
+        return Err(NetError::TapFlags(fd.as_raw_fd()));
+    }
+    let end = request.name.iter().position(|&b| b == 0).unwrap_or(NAME - 1);
+    let Ok(name) = core::str::from_utf8(&request.name[..end]) else { return Ok(None) };
+    let Ok(control) = control_socket() else { return Ok(None) };
+    whole_frames_only(&control, name);
+    Ok(mtu(&control, name).ok())
 }

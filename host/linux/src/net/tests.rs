@@ -1,6 +1,7 @@
 //! Ports over sockets of this process.
 
 use super::*;
+use hypervisor::memory::GuestSlice;
 use rustix::io::write;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -10,14 +11,15 @@ fn pair(kind: SocketType) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
 }
 
-fn user() -> (Arc<user::UserPort>, OwnedFd) {
+fn stream() -> (StreamPort, OwnedFd) {
     let (ours, theirs) = pair(SocketType::STREAM);
-    (Arc::new(user::UserPort::over(ours, MAC).unwrap()), theirs)
+    rustix::io::ioctl_fionbio(&ours, true).unwrap();
+    (StreamPort::new(ours, MAC, 1500), theirs)
 }
 
 #[test]
 fn a_stream_in_pieces_becomes_frames() {
-    let (port, theirs) = user();
+    let (port, theirs) = stream();
     let mut frame = [0u8; 16];
     let mut receive = || port.receive(GuestSlice::from_host(&mut frame));
     assert_eq!(receive(), Ok(None));
@@ -37,7 +39,7 @@ fn a_stream_in_pieces_becomes_frames() {
 
 #[test]
 fn a_lying_stream_is_an_error_and_a_long_frame_is_cut() {
-    let (port, theirs) = user();
+    let (port, theirs) = stream();
     let mut frame = [0u8; 4];
     write(&theirs, b"\0\0\0\x06abcdef").unwrap();
     assert_eq!(port.receive(GuestSlice::from_host(&mut frame)), Ok(Some(4)));
@@ -54,7 +56,7 @@ fn a_lying_stream_is_an_error_and_a_long_frame_is_cut() {
 
 #[test]
 fn sent_frames_carry_their_length() {
-    let (port, theirs) = user();
+    let (port, theirs) = stream();
     port.send(GuestSlice::from_host(&mut [7u8; 300])).unwrap();
     let mut got = [0u8; 400];
     assert_eq!(rustix::io::read(&theirs, &mut got), Ok(304));
@@ -65,7 +67,7 @@ fn sent_frames_carry_their_length() {
 fn a_datagram_socket_is_a_network() {
     let (ours, theirs) = pair(SocketType::DGRAM);
     rustix::io::ioctl_fionbio(&ours, true).unwrap();
-    let port = FramePort { fd: ours, mac: MAC, mtu: 1500 };
+    let port = FramePort { fd: ours, mac: MAC, mtu: 1500, ends: false };
     let mut frame = [0u8; 64];
     assert_eq!(port.receive(GuestSlice::from_host(&mut frame)), Ok(None));
     write(&theirs, &[1; 60]).unwrap();

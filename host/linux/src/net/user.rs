@@ -1,209 +1,108 @@
 //! A user-mode network without privileges: passt(1) at the other end of a socket.
 //!
 //! passt gives the guest an address by DHCP, turns its TCP and UDP into sockets of the host, and
-//! forwards ports to it. The stream between us is QEMU's: each frame after its length in 32 bits,
-//! big-endian. passt ends when the socket does.
+//! forwards ports to it. The guest reaches this machine itself, its loopback services included, at
+//! the gateway's address; the option `nohost` forbids that, and then a UDP port that is forwarded
+//! from this machine to itself gets no answers. passt ends when the socket does; what is wrong
+//! with its start it says on standard error.
 
-#![allow(unsafe_code)]
-
-use super::{NetError, failed};
-use crate::wait::Buffered;
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
-use hypervisor::host::{HostError, NetPort};
-use hypervisor::memory::GuestSlice;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsRawFd, OwnedFd, RawFd};
-use rustix::io::{Errno, FdFlags, IoSlice, fcntl_setfd, ioctl_fionbio, read, writev};
+use super::NetError;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
 /// What passt is told to announce, and what the guest may send.
-const MTU: u16 = 1500;
-/// Largest frame that passt may send: its own limit.
-const FRAME_MAX: usize = 65_536;
-/// Room for received bytes.
-const BUFFER: usize = 2 * FRAME_MAX;
+pub(super) const MTU: u16 = 1500;
 
-/// Received bytes that are not yet the guest's: `bytes[start..end]`.
-struct Received {
-    bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
-}
-
-/// The guest's end of the stream.
-pub struct UserPort {
-    socket: OwnedFd,
-    mac: [u8; 6],
-    received: UnsafeCell<Received>,
-    busy: AtomicBool,
-}
-
-// SAFETY: `received` is used only by who has set `busy`.
-unsafe impl Sync for UserPort {}
-
-impl UserPort {
-    /// Starts passt for `user[,tcp=HOST:GUEST][,udp=HOST:GUEST]...`.
-    pub(super) fn start(spec: &str, mac: [u8; 6]) -> Result<Self, NetError> {
-        let forwards = forwards(spec)?;
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+/// Starts passt for `user[,OPTION...]`; gives our end of the stream.
+pub(super) fn start(spec: &str) -> Result<OwnedFd, NetError> {
+    let words = options(spec)?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(|e| NetError::Step("socketpair", e))?;
-        // passt inherits its end.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = Command::new("passt");
-        command.args(["--foreground", "--quiet", "--mtu", "1500", "--fd"]);
-        command.arg(theirs.as_raw_fd().to_string()).args(forwards);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.spawn() {
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(NetError::NoPasst),
-            Err(e) => {
-                let errno = Errno::from_io_error(&e).unwrap_or(Errno::IO);
-                return Err(NetError::Step("starting passt", errno));
-            }
-        }
-        drop(theirs);
-        Self::over(ours, mac)
+    // passt inherits its end.
+    fcntl_setfd(&theirs, FdFlags::empty())?;
+    let mut command = Command::new("passt");
+    command.args(["--foreground", "--quiet", "--mtu", &MTU.to_string()]);
+    command.args(["--fd", &theirs.as_raw_fd().to_string()]);
+    if rustix::process::geteuid().is_root() {
+        // What it does anyway, after a word on it.
+        command.args(["--runas", "65534:65534"]);
     }
-
-    /// Over a connected stream socket.
-    pub(super) fn over(socket: OwnedFd, mac: [u8; 6]) -> Result<Self, NetError> {
-        ioctl_fionbio(&socket, true)?;
-        let bytes = vec![0; BUFFER].into_boxed_slice();
-        let received = UnsafeCell::new(Received { bytes, start: 0, end: 0 });
-        Ok(Self { socket, mac, received, busy: AtomicBool::new(false) })
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
+    match command.spawn() {
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(NetError::NoPasst),
+        Err(e) => return Err(NetError::Step("starting passt", errno(&e))),
     }
-
-    pub(super) fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-
-    /// Runs `f` with the buffer, or gives `None` while somebody else has it.
-    fn with<T>(&self, f: impl FnOnce(&mut Received) -> T) -> Option<T> {
-        if self.busy.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        // SAFETY: `busy` was free and is ours.
-        let result = f(unsafe { &mut *self.received.get() });
-        self.busy.store(false, Ordering::Release);
-        Some(result)
-    }
-
-    fn send_all(&self, frame: &[u8]) -> Result<(), Errno> {
-        let length = u32::try_from(frame.len()).map_err(|_| Errno::MSGSIZE)?.to_be_bytes();
-        let total = length.len() + frame.len();
-        let mut sent = 0;
-        while sent < total {
-            let head = &length[sent.min(length.len())..];
-            let body = &frame[sent.saturating_sub(length.len())..];
-            match writev(&self.socket, &[IoSlice::new(head), IoSlice::new(body)]) {
-                Ok(count) => sent += count,
-                Err(Errno::INTR) => {}
-                // A frame that has begun has to be finished, or the stream is out of step.
-                Err(Errno::AGAIN) => {
-                    poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], None)?;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
+    ioctl_fionbio(&ours, true)?;
+    Ok(ours)
 }
 
-/// The words of `user,tcp=8080:80` as passt's options.
-fn forwards(spec: &str) -> Result<Vec<String>, NetError> {
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// The words of `user,tcp=8080:80,address=10.0.2.15/24` as passt's options.
+pub(super) fn options(spec: &str) -> Result<Vec<String>, NetError> {
     let mut words = Vec::new();
     for option in spec.split(',').skip(1) {
         let bad = || NetError::UserOption(option.to_owned());
-        let (kind, ports) = option.split_once('=').ok_or_else(bad)?;
-        let (host, guest) = ports.split_once(':').ok_or_else(bad)?;
-        let valid = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
-        if !valid(host) || !valid(guest) {
-            return Err(bad());
-        }
-        let flag = match kind {
-            "tcp" => "--tcp-ports",
-            "udp" => "--udp-ports",
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key {
+            "tcp" => words.extend(["--tcp-ports".to_owned(), forward(value, bad, tcp_in_use)?]),
+            "udp" => words.extend(["--udp-ports".to_owned(), forward(value, bad, udp_in_use)?]),
+            "address" => words.extend(address(value).ok_or_else(bad)?),
+            "gateway" => {
+                let gateway: Ipv4Addr = value.parse().map_err(|_| bad())?;
+                words.extend(["--gateway".to_owned(), gateway.to_string()]);
+            }
+            "nohost" if option == key => words.push("--no-map-gw".to_owned()),
             _ => return Err(bad()),
-        };
-        words.extend([flag.to_owned(), ports.to_owned()]);
+        }
     }
     Ok(words)
 }
 
-impl Received {
-    /// The first whole frame, as a range of `bytes`.
-    fn frame(&self) -> Option<core::ops::Range<usize>> {
-        let rest = &self.bytes[self.start..self.end];
-        let (length, _) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-        let start = self.start + 4;
-        let end = start.checked_add(length)?;
-        (end <= self.end).then_some(start..end)
-    }
-
-    /// Reads more; `Ok(false)` if there is nothing at the moment.
-    fn fill(&mut self, socket: &OwnedFd) -> Result<bool, Errno> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        if self.end == self.bytes.len() {
-            // More than the largest frame, and no frame: out of step.
-            return Err(Errno::PROTO);
-        }
-        match read(socket, &mut self.bytes[self.end..]) {
-            Ok(0) => Err(Errno::PIPE),
-            Ok(count) => {
-                self.end += count;
-                Ok(true)
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn take(&mut self, socket: &OwnedFd, to: GuestSlice<'_>) -> Result<Option<usize>, Errno> {
-        loop {
-            if let Some(frame) = self.frame() {
-                self.start = frame.end;
-                return Ok(Some(to.copy_from(&self.bytes[frame])));
-            }
-            if !self.fill(socket)? {
-                return Ok(None);
-            }
-        }
-    }
+/// `[ADDRESS/]HOST:GUEST` in passt's syntax. passt itself says nothing of a port that somebody
+/// else has, so we look.
+fn forward(
+    value: &str,
+    bad: impl Fn() -> NetError,
+    in_use: fn((Ipv4Addr, u16)) -> std::io::Result<()>,
+) -> Result<String, NetError> {
+    let (address, ports) = match value.split_once('/') {
+        Some((address, ports)) => (address.parse().map_err(|_| bad())?, ports),
+        None => (Ipv4Addr::UNSPECIFIED, value),
+    };
+    let (host, guest) = ports.split_once(':').ok_or_else(&bad)?;
+    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port != 0).ok_or_else(&bad);
+    let (host, guest) = (port(host)?, port(guest)?);
+    in_use((address, host)).map_err(|e| NetError::Port(host, errno(&e)))?;
+    Ok(match value.contains('/') {
+        true => format!("{address}/{host}:{guest}"),
+        false => format!("{host}:{guest}"),
+    })
 }
 
-impl NetPort for UserPort {
-    fn mac(&self) -> [u8; 6] {
-        self.mac
-    }
-
-    fn mtu(&self) -> u16 {
-        MTU
-    }
-
-    fn send(&self, frame: GuestSlice<'_>) -> Result<(), HostError> {
-        // SAFETY: only the kernel reads through it, during the call.
-        let bytes = unsafe { core::slice::from_raw_parts(frame.as_ptr(), frame.len()) };
-        self.send_all(bytes).map_err(|e| failed(e, "sending a frame to passt"))
-    }
-
-    fn receive(&self, to: GuestSlice<'_>) -> Result<Option<usize>, HostError> {
-        let taken = self.with(|received| received.take(&self.socket, to));
-        taken.unwrap_or(Ok(None)).map_err(|e| failed(e, "receiving a frame from passt"))
-    }
+fn tcp_in_use(at: (Ipv4Addr, u16)) -> std::io::Result<()> {
+    TcpListener::bind(at).map(drop)
 }
 
-impl Buffered for UserPort {
-    fn has_frame(&self) -> bool {
-        self.with(|received| received.frame().is_some()).unwrap_or(false)
-    }
+fn udp_in_use(at: (Ipv4Addr, u16)) -> std::io::Result<()> {
+    UdpSocket::bind(at).map(drop)
+}
 
-    fn has_unsent(&self) -> bool {
-        false
-    }
+/// `A.B.C.D[/BITS]`.
+fn address(value: &str) -> Option<Vec<String>> {
+    let (address, bits) = value.split_once('/').unwrap_or((value, "24"));
+    let address: Ipv4Addr = address.parse().ok()?;
+    let bits: u8 = bits.parse().ok().filter(|bits| (1..=32).contains(bits))?;
+    Some(
+        ["--address", &address.to_string(), "--netmask", &bits.to_string()]
+            .map(str::to_owned)
+            .into(),
+    )
 }

@@ -84,6 +84,8 @@ impl Buffered for Fake {
         self.unsent.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
     }
+
+    fn nudge_with(&self, _: Arc<Nudge>) {}
 }
 
 #[test]
