@@ -13,12 +13,14 @@ use crate::{process, tender, vm};
 
 /// Builds the system tests, boots a machine with them and runs them there.
 pub fn system(filter: Option<&str>) -> Result<Tally> {
-    let programs = test_programs()?;
-    ensure!(!programs.is_empty(), "the package {SYSTEM} has no test program");
+    let tests = test_programs()?;
+    ensure!(!tests.is_empty(), "the package {SYSTEM} has no test program");
     let mut files = vm::own_files()?;
-    files.add_program("/opt/bin/ip", &programs::IP.get()?)?;
-    for (number, program) in (1..).zip(&programs) {
-        files.add_program(&format!("/tests/{number}"), program)?;
+    for program in [programs::PASST, programs::IP, programs::PING] {
+        files.add_program(&format!("/opt/bin/{}", program.name), &program.get()?)?;
+    }
+    for (number, test) in (1..).zip(&tests) {
+        files.add_program(&format!("/tests/{number}"), test)?;
     }
     process::say("booting the test machine");
     let machine = Machine { name: "system-tests".to_owned(), ..Machine::default() };

@@ -69,6 +69,9 @@ impl Machine {
     pub fn run(&self, files: Files, script: &str, mut line: impl FnMut(&str)) -> Result<Outcome> {
         let folder = paths::work("vm")?.join(&self.name);
         fs::create_dir_all(&folder)?;
+        // Its files are there once: a second machine of this name waits for the first's end.
+        let lock = fs::File::create(folder.join("lock"))?;
+        lock.lock().context("cannot lock the test machine's folder")?;
         let kernel = kernel::get()?;
         let image = folder.join("initramfs.cpio");
         fs::write(&image, userland(files, script, &kernel)?)?;
