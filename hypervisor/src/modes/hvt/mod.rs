@@ -13,6 +13,7 @@ pub mod hypercall;
 pub mod image;
 pub mod layout;
 pub mod manifest;
+pub mod mode;
 pub mod notes;
 pub mod ring;
 pub mod segment;
