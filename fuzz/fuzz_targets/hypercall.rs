@@ -49,7 +49,7 @@ fuzz_target!(|actions: Vec<Action>| {
     let mut ram = Ram::new(START..END);
     ram.close(INPUT, 0xa5, Perms::READ);
     ram.close(CLOSED, 0xc3, Perms::empty());
-    let service = Service::new(resources(), Box::new(Stop), None);
+    let service = Service::new(resources(), std::sync::Arc::new(Stop), None);
     for action in actions.iter().take(16) {
         let answer = service.handle(exit(action, &ram), &ram.memory);
         check(&answer, &ram);

@@ -82,11 +82,13 @@ fn options_end_at_two_dashes_or_at_the_kernel() {
 
 #[test]
 fn memory_is_adjusted_and_limited() {
-    Tender::new("hello").option("--mem=2").run().assert_success();
-    let odd = Tender::new("hello").option("--mem=3").run();
+    let small = Tender::new("hello").option("--mem=2").run();
+    small.assert_ends(1, "the smallest memory that holds it is --mem=4");
+    Tender::new("hello").option("--mem=4").run().assert_success();
+    let odd = Tender::new("hello").option("--mem=5").run();
     odd.assert_success();
-    assert!(odd.stderr.contains("adjusting memory to 2097152 bytes"), "{odd:#?}");
-    Tender::new("hello").option("--mem=2048K").run().assert_success();
+    assert!(odd.stderr.contains("adjusting memory to 4194304 bytes"), "{odd:#?}");
+    Tender::new("hello").option("--mem=4096K").run().assert_success();
     Tender::new("hello").option("--mem=4096").run().assert_success();
     Tender::new("hello").option("--mem=4G").run().assert_success();
     let large = Tender::new("hello").option("--mem=4098").run();

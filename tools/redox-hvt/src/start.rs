@@ -16,15 +16,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// How many calls an outer filter has refused so far.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 
-#[cfg(not(test))]
 /// Offset of `uc_mcontext.gregs[REG_RAX]` in `struct ucontext`.
 const UCONTEXT_RAX: usize = 40 + 8 * 13;
-#[cfg(not(test))]
+
 const ENOSYS: i32 = 38;
-#[cfg(not(test))]
+
 const SA_SIGINFO_RESTORER: u32 = 0x0400_0004;
 
-#[cfg(not(test))]
 core::arch::global_asm!(
     ".globl redox_hvt_start",
     "redox_hvt_start:",
