@@ -53,6 +53,13 @@ impl KvmVcpu {
         Self { fd, pending: Pending::Nothing, debug, memory, machine }
     }
 
+    /// The byte of the vCPU's shared page that makes the next `KVM_RUN` come back at once
+    /// (KVM API §5, `immediate_exit`), for a signal handler to set. It is cleared when that has
+    /// happened, and stays mapped as long as the vCPU.
+    pub fn immediate_exit(&mut self) -> *mut u8 {
+        &raw mut self.fd.get_kvm_run().immediate_exit
+    }
+
     /// Runs until something happens, for the run loop and the debugger alike.
     pub(crate) fn go(&mut self, entry: VmEntry) -> Result<Stop, BackendError> {
         if let Some(exit) = self.settle(entry) {
@@ -113,7 +120,10 @@ impl KvmVcpu {
 
     fn failed(&mut self, error: kvm_ioctls::Error) -> Result<VmExit, BackendError> {
         match errno(&error) {
-            Errno::INTR | Errno::AGAIN => Ok(VmExit::Interrupted),
+            Errno::INTR | Errno::AGAIN => {
+                self.fd.set_kvm_immediate_exit(0);
+                Ok(VmExit::Interrupted)
+            }
             Errno::FAULT => {
                 let (rip, address) = fault::locate(self)?;
                 self.pending = Pending::Fault { rip, address };

@@ -94,6 +94,7 @@ fn steps(prepared: Prepared) -> Failure {
         protect_memory(&monitor.memory)?;
         close_all_but(&keep)?;
         forget_environment();
+        leave_signals_to_the_supervisor();
         fast::detect_fsgsbase();
         if !fast::prepare() {
             monitor.patcher = Patcher::new(None);
@@ -208,5 +209,13 @@ fn forget_environment() {
             }
             entry = entry.add(1);
         }
+    }
+}
+
+/// A terminal sends its signals to all processes of a job; only the supervisor acts on them.
+fn leave_signals_to_the_supervisor() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: ignoring a signal involves no memory.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }

@@ -4,6 +4,7 @@ use crate::report::{StatsFile, Times};
 use crate::tell;
 use host_linux::clock::monotonic_ns;
 use host_linux::signals;
+use host_linux::wait::OnSignal;
 use hypervisor::modes::hvt::service::HostEvents;
 use hypervisor::modes::hvt::stats::Stats;
 use hypervisor::vcpu::{Answer, Ending, VmEntry};
@@ -73,17 +74,34 @@ impl Events {
     }
 }
 
-impl HostEvents for Events {
-    fn interrupted(&self) -> Answer {
+impl Events {
+    /// Acts on the signals that have come; says whether one of them ends the run.
+    fn act(&self) -> bool {
         while let Some(signal) = signals::take() {
             if signal == libc::SIGUSR1 {
                 self.write_stats();
             } else {
                 self.last_signal.store(signal, Relaxed);
-                return Answer::End(Ending::Interrupted);
             }
         }
-        Answer::Resume(VmEntry::Continue)
+        self.last_signal() != 0
+    }
+}
+
+impl HostEvents for Events {
+    fn interrupted(&self) -> Answer {
+        if self.act() {
+            Answer::End(Ending::Interrupted)
+        } else {
+            Answer::Resume(VmEntry::Continue)
+        }
+    }
+}
+
+impl OnSignal for Events {
+    /// The vCPU's next entry comes back at once, and ends the run.
+    fn ends_wait(&self) -> bool {
+        self.act()
     }
 }
 

@@ -16,7 +16,7 @@ use host_linux::clock::HostClock;
 use host_linux::confine::Rule;
 use host_linux::console::FdConsole;
 use host_linux::signals;
-use host_linux::wait::Epoll;
+use host_linux::wait::{Epoll, OnSignal};
 use hypervisor::memory::Gpa;
 use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::cmdline::CommandLine;
@@ -89,8 +89,12 @@ impl Run<'_> {
         Ok(layout)
     }
 
-    /// The guest's host resources, with the descriptors and system calls that they take.
-    fn resources(&mut self) -> Result<(Resources, Vec<RawFd>, Vec<Rule>), String> {
+    /// The guest's host resources, with the descriptors and system calls that they take. Where
+    /// they serve the guest in this very process, a wait of the guest's must hear of signals.
+    fn resources(
+        &mut self,
+        on_signal: Option<Arc<dyn OnSignal>>,
+    ) -> Result<(Resources, Vec<RawFd>, Vec<Rule>), String> {
         let console = FdConsole::stdout();
         // SAFETY: the devices, which own these descriptors, live as long as the process.
         #[allow(unsafe_code)]
@@ -98,6 +102,10 @@ impl Run<'_> {
         let nets: Vec<_> = self.devices.nets.iter().map(borrow).collect();
         let wait = Epoll::new(&nets, std::mem::take(&mut self.devices.buffered))
             .map_err(|e| format!("Could not create wait set: {e}"))?;
+        let wait = match on_signal {
+            Some(on_signal) => wait.interruptible(on_signal),
+            None => wait,
+        };
         let mut descriptors = std::mem::take(&mut self.devices.descriptors);
         descriptors.push(console.fd());
         descriptors.extend(wait.fds());
@@ -135,13 +143,19 @@ impl Run<'_> {
             _ => kvm.create_vm(memory).map_err(|e| e.to_string())?,
         };
         self.say_backend("kvm", "it runs guests at hardware speed, or was asked for");
-        let (resources, _, mut rules) = self.resources()?;
-        signals::block(&SIGNALS);
+        let on_signal: Arc<dyn OnSignal> = Arc::<Events>::clone(&self.events);
+        let (resources, _, mut rules) = self.resources(Some(on_signal))?;
         rules.extend(confine::kvm_rules());
         let events: Arc<dyn HostEvents> = Arc::<Events>::clone(&self.events);
         let stats = self.events.stats();
-        let guest = Guest::in_vm(vm, kvm, &self.spec(layout), resources, events, stats)
+        let mut guest = Guest::in_vm(vm, kvm, &self.spec(layout), resources, events, stats)
             .map_err(|e| self.named(e))?;
+        // SAFETY: the vCPU, and with it the page, lives until the process ends: `finish` forgets
+        // the guest, and where it fails the process ends at once.
+        #[allow(unsafe_code)]
+        unsafe {
+            signals::kick_byte(guest.vcpu.immediate_exit());
+        }
         self.finish(guest, rules)
     }
 
@@ -149,7 +163,7 @@ impl Run<'_> {
         self.say_backend("sandbox", why);
         // A submission would be a jump to the monitor, as a hypercall is, plus the copying.
         let layout = self.layout(false)?;
-        let (resources, descriptors, rules) = self.resources()?;
+        let (resources, descriptors, rules) = self.resources(None)?;
         signals::block(&SIGNALS);
         let keep_code = self.options.gdb.is_some();
         let backend = Sandbox::new(SandboxConfig { descriptors, rules, keep_code });
