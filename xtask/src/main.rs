@@ -1,5 +1,6 @@
 //! One entry for everything a person types: `cargo xtask`, which alone lists what there is.
 
+mod bench;
 mod check;
 mod paths;
 mod process;
@@ -45,6 +46,9 @@ enum Task {
         after_help = "Example: cargo xtask vm -- redox-hvt --backend=kvm /unikernels/hello.hvt"
     )]
     Vm(vm::Options),
+    /// Measure, beside the peers that are on PATH
+    #[command(subcommand)]
+    Bench(bench::Options),
     /// Build a unikernel of your own, or make a new one
     #[command(subcommand)]
     Unikernel(unikernel::Options),
@@ -80,6 +84,7 @@ fn start(task: Task) -> Result<i32> {
         Task::Test(options) => check::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
+        Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Unikernel(options) => unikernel::run(&options).map(|()| 0),
     }
 }

@@ -40,6 +40,7 @@ pub const fn words(errno: i32) -> Option<&'static str> {
         88 => "Socket operation on non-socket",
         90 => "Message too long",
         95 => "Operation not supported",
+        98 => "Address already in use",
         99 => "Cannot assign requested address",
         100 => "Network is down",
         101 => "Network is unreachable",

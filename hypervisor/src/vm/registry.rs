@@ -80,6 +80,15 @@ impl<T> Vm<T> {
         }
     }
 
+    /// Checks that its vCPUs may run. A step that another thread takes right after is for the
+    /// mode to deliver to the vCPU.
+    ///
+    /// # Errors
+    /// [`VmError::WrongState`].
+    pub fn check_running(&self) -> Result<(), VmError> {
+        self.step(Step::Run, 0)
+    }
+
     /// Takes a step, if the state allows it.
     fn step(&self, step: Step, now: u64) -> Result<(), VmError> {
         let mut life = self.life.lock();
@@ -87,6 +96,7 @@ impl<T> Vm<T> {
         let wrong = VmError::WrongState { id: self.id, state, step };
         life.state = state.allows(step).ok_or(wrong)?;
         match step {
+            Step::Run => {}
             Step::Start => life.started_ns = Some(now),
             Step::Stop => {
                 life.stopped_ns = Some(now);

@@ -20,6 +20,8 @@ pub enum State {
 pub enum Step {
     /// Let its vCPUs run.
     Start,
+    /// Run one of them: only while they may run.
+    Run,
     /// Let them run no more.
     Stop,
     /// Give everything back.
@@ -32,15 +34,16 @@ impl State {
 
     /// The state after a step, or `None` where the step is illegal. The whole table:
     ///
-    /// | from \ step | start | stop | destroy |
-    /// |---|---|---|---|
-    /// | created | running | | destroyed |
-    /// | running | | stopped | |
-    /// | stopped | running | | destroyed |
-    /// | destroyed | | | |
+    /// | from \ step | start | run | stop | destroy |
+    /// |---|---|---|---|---|
+    /// | created | running | | | destroyed |
+    /// | running | | running | stopped | |
+    /// | stopped | running | | | destroyed |
+    /// | destroyed | | | | |
     pub const fn allows(self, step: Step) -> Option<Self> {
         match (self, step) {
             (Self::Created | Self::Stopped, Step::Start) => Some(Self::Running),
+            (Self::Running, Step::Run) => Some(Self::Running),
             (Self::Running, Step::Stop) => Some(Self::Stopped),
             (Self::Created | Self::Stopped, Step::Destroy) => Some(Self::Destroyed),
             _ => None,
@@ -73,6 +76,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Start => "start",
+            Self::Run => "run a vCPU",
             Self::Stop => "stop",
             Self::Destroy => "be destroyed",
         })
@@ -87,13 +91,14 @@ mod tests {
     fn the_table_is_the_documented_one() {
         use State::{Created, Destroyed, Running, Stopped};
         let table = [
-            (Created, [Some(Running), None, Some(Destroyed)]),
-            (Running, [None, Some(Stopped), None]),
-            (Stopped, [Some(Running), None, Some(Destroyed)]),
-            (Destroyed, [None, None, None]),
+            (Created, [Some(Running), None, None, Some(Destroyed)]),
+            (Running, [None, Some(Running), Some(Stopped), None]),
+            (Stopped, [Some(Running), None, None, Some(Destroyed)]),
+            (Destroyed, [None; 4]),
         ];
         for (state, next) in table {
-            assert_eq!([Step::Start, Step::Stop, Step::Destroy].map(|s| state.allows(s)), next);
+            let steps = [Step::Start, Step::Run, Step::Stop, Step::Destroy];
+            assert_eq!(steps.map(|step| state.allows(step)), next);
         }
     }
 }

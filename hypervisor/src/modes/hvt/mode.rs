@@ -201,10 +201,5 @@ fn unsupported(what: &'static str, instead: &'static str) -> ModeError {
 }
 
 fn info<T>(vm: &Vm<T>) -> VmInfo {
-    VmInfo {
-        id: vm.id(),
-        mode: ModeKind::Hvt,
-        name: vm.name().into(),
-        snapshot: vm.snapshot(),
-    }
+    VmInfo { id: vm.id(), mode: ModeKind::Hvt, name: vm.name().into(), snapshot: vm.snapshot() }
 }

@@ -72,7 +72,9 @@ fn illegal_steps_say_what_to_do() {
         vms.stop(id).unwrap_err().to_string(),
         "VM 1 is created, so it cannot stop: start it first"
     );
+    assert!(vms.get(id).unwrap().check_running().is_err());
     vms.start(id).unwrap();
+    assert_eq!(vms.get(id).unwrap().check_running(), Ok(()));
     assert_eq!(
         vms.destroy(id).unwrap_err().to_string(),
         "VM 1 is running, so it cannot be destroyed: stop it first"
@@ -172,7 +174,7 @@ proptest! {
                 _ => Step::Destroy,
             };
             let done = match step {
-                Step::Start => vms.start(id),
+                Step::Start | Step::Run => vms.start(id),
                 Step::Stop => vms.stop(id),
                 Step::Destroy => vms.destroy(id),
             };

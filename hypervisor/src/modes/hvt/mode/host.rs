@@ -1,6 +1,6 @@
 //! What HVT mode asks a host for.
 
-use crate::host::{BlockStore, Blob, Clock, Console, HostError, NetPort, WaitSet};
+use crate::host::{Blob, BlockStore, Clock, Console, HostError, NetPort, WaitSet};
 use crate::vm::VmId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
