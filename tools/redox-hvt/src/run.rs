@@ -54,6 +54,11 @@ struct Run<'a> {
 /// # Errors
 /// What is wrong, in words for a person.
 pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
+    if options.gdb.is_some() {
+        return Err("--gdb: there is no debugger's server in this version yet; \
+                    --dumpcore=DIR leaves a core file of an aborting guest"
+            .to_owned());
+    }
     signals::install(&SIGNALS);
     let shown = options.kernel.display();
     let blob =

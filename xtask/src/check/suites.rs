@@ -26,7 +26,8 @@ pub fn unikernel(filter: Option<&str>) -> Result<Tally> {
     let mut command = process::cargo();
     command.current_dir(paths::root().join("unikernel"));
     command.env("CARGO_TARGET_DIR", paths::target().join("unikernel-build"));
-    command.args(["test", "--workspace", "--lib", "--no-fail-fast"]);
+    command.args(["test", "--package", "unikernel", "--package", "unikernel-build"]);
+    command.args(["--lib", "--no-fail-fast"]);
     tally(&mut command, filter)
 }
 

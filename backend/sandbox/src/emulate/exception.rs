@@ -26,8 +26,17 @@ pub fn deliver(
     memory: &GuestMemory,
 ) -> Result<(), TripleFault> {
     enter(vector, cpu, regs, memory)
+        .or_else(|| enter(unusable(vector)?, cpu, regs, memory))
         .or_else(|| enter(Vector::DF, cpu, regs, memory))
         .ok_or(TripleFault)
+}
+
+/// What the CPU raises where a vector has no usable gate: a #GP that names it, unless the vector
+/// is one of those that make a double fault of a second one (Intel SDM vol. 3 §6.15, #DF).
+fn unusable(vector: Vector) -> Option<Vector> {
+    const IDT: u32 = 2;
+    let contributory = matches!(vector.number, 0 | 8 | 10..=14);
+    (!contributory).then(|| Vector::gp(u32::from(vector.number) * 8 + IDT))
 }
 
 struct Gate {

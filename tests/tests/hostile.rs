@@ -1,0 +1,111 @@
+//! Guests that misbehave: each ends by itself, with one clear line and the right status, or goes
+//! on harmlessly; and the host is as it was.
+//!
+//! The unikernels `hostile`, `hostile-block` and `hostile-net` list their misdeeds with what must
+//! come of each; the list is the table of these tests, so a new misdeed is tested as soon as it
+//! exists.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use system_tests::{Outcome, Scratch, Tender, processes};
+
+/// A misdeed that needs an address gets one where the host's process may have something.
+const HIGH: &str = "0x7f0000000000";
+
+fn misdeeds(make: &dyn Fn() -> Tender) -> Vec<(String, String)> {
+    let list = make().args(["list"]).run();
+    assert_eq!(list.status, Some(0), "{list:#?}");
+    let pairs = list.stdout.lines().filter_map(|line| line.split_once(' '));
+    let pairs: Vec<_> = pairs.map(|(a, b)| (a.to_owned(), b.trim().to_owned())).collect();
+    assert!(pairs.len() > 5, "{list:#?}");
+    pairs
+}
+
+fn one_line(run: &Outcome) -> bool {
+    run.status == Some(1) && run.stderr.trim_end().lines().count() == 1
+}
+
+/// Whether what happened is what the word stands for.
+fn is(word: &str, run: &Outcome) -> bool {
+    match word {
+        "harmless" | "refused" => run.status == Some(0) && run.stdout.contains("SUCCESS"),
+        "ended" => one_line(run),
+        "fault" => {
+            let own_handler = run.status == Some(255) && run.stdout.contains("trap: type=");
+            own_handler && run.stderr.is_empty() || one_line(run)
+        }
+        word => panic!("the unikernel speaks of `{word}`, which this test does not know"),
+    }
+}
+
+fn judge(name: &str, verdict: &str, make: &dyn Fn() -> Tender) {
+    let address = matches!(name, "read" | "write" | "jump").then_some(HIGH);
+    let tender = make().args([name]).args(address);
+    if verdict == "runs-on" {
+        let mut running = tender.spawn();
+        running.expect(name);
+        running.signal(15);
+        let run = running.finish();
+        run.assert_ends(1, "Exiting on signal 15");
+        return;
+    }
+    let run = tender.run();
+    let matches = verdict.split("-or-").any(|word| is(word, &run));
+    assert!(matches, "{name} must be {verdict}: {run:#?}");
+}
+
+fn all(make: &dyn Fn() -> Tender) {
+    for (name, verdict) in misdeeds(make) {
+        judge(&name, &verdict, make);
+    }
+    Tender::new("hello").run().assert_success();
+}
+
+#[test]
+fn misdeeds_with_memory_ports_and_exceptions() {
+    all(&|| Tender::new("hostile"));
+}
+
+#[test]
+fn misdeeds_with_a_disk() {
+    let scratch = Scratch::new();
+    let disk = scratch.zeroes("disk.img", 1 << 20);
+    all(&|| Tender::new("hostile-block").block("storage", &disk));
+}
+
+/// Over a socket that nobody reads: with the ring where the backend offers it, with it always,
+/// and without it.
+#[test]
+fn misdeeds_with_a_network_and_its_ring() {
+    for option in [None, Some("--net-ring"), Some("--no-net-ring")] {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let fd = theirs.as_raw_fd();
+        processes::inherit(&theirs);
+        all(&|| Tender::new("hostile-net").net("service0", &format!("@{fd}")).options(option));
+        drop(ours);
+    }
+}
+
+#[test]
+fn an_interrupt_from_the_keyboard_ends_a_guest() {
+    let mut running = Tender::new("hostile").args(["spin"]).spawn();
+    running.expect("spin");
+    running.signal(2);
+    running.finish().assert_ends(1, "Exiting on signal 2");
+}
+
+#[test]
+fn a_killed_tender_leaves_no_process_behind() {
+    let mut running = Tender::new("hostile").args(["spin"]).spawn();
+    running.expect("spin");
+    let group = running.pid();
+    running.signal(9);
+    running.finish();
+    for _ in 0..1000 {
+        if processes::alive_in_group(group).is_empty() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("still alive: {:?}", processes::alive_in_group(group));
+}
