@@ -87,3 +87,34 @@ impl Elf {
         self.bytes[at..at + N].try_into().expect("N bytes")
     }
 }
+
+impl Elf {
+    /// Replaces the manifest by one that declares these devices, of type 1 (block) or 2 (net). A
+    /// device's handle is its index plus one.
+    ///
+    /// # Panics
+    /// If there is no manifest to replace.
+    pub fn declare(&mut self, devices: &[(&str, u32)]) {
+        const RESERVED: u32 = 1 << 30;
+        let mut content = 1u32.to_le_bytes().to_vec();
+        content.extend(u32::try_from(devices.len() + 1).expect("few devices").to_le_bytes());
+        for (name, kind) in [("", RESERVED)].iter().chain(devices) {
+            let mut entry = [0; 104];
+            entry[..name.len()].copy_from_slice(name.as_bytes());
+            entry[68..72].copy_from_slice(&kind.to_le_bytes());
+            content.extend(entry);
+        }
+        let (header, _) = self.note(NOTE_MANIFEST);
+        let at = self.bytes.len().next_multiple_of(8);
+        self.bytes.resize(at, 0);
+        // Name, and padding that brings the content to a multiple of 8.
+        let words = [6, u32::try_from(content.len() + 4).expect("few devices"), NOTE_MANIFEST];
+        self.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        self.bytes.extend(b"Solo5\0\0\0\0\0\0\0");
+        self.bytes.extend(content);
+        let size = (self.bytes.len() - at).to_le_bytes();
+        self.set(header + phdr::OFFSET, &at.to_le_bytes());
+        self.set(header + phdr::FILESZ, &size);
+        self.set(header + phdr::MEMSZ, &size);
+    }
+}

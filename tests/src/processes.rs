@@ -34,6 +34,21 @@ pub fn alive_in_group(group: u32) -> Vec<u32> {
     pids.filter(|&pid| status(pid).is_some_and(|(state, of)| of == group && state != 'Z')).collect()
 }
 
+/// CPU time that the living processes of a group have taken, in clock ticks (100 a second).
+///
+/// # Panics
+/// If `/proc` cannot be read.
+pub fn cpu_ticks_of_group(group: u32) -> u64 {
+    alive_in_group(group).into_iter().filter_map(cpu_ticks).sum()
+}
+
+/// `utime` plus `stime`.
+fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let times = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11).take(2);
+    times.map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
 /// State and process group, from `/proc/PID/stat` (proc_pid_stat(5)).
 fn status(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

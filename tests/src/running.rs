@@ -37,13 +37,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Watches a child whose outputs are pipes; `shown` is its command line, for messages.
-    ///
-    /// # Panics
-    /// If they are not.
+    /// Watches a child whose outputs are pipes or its own; `shown` is its command line, for messages.
     pub fn new(mut child: Child, shown: String) -> Self {
-        let stdout = Stream::read(child.stdout.take().expect("standard output is a pipe"));
-        let stderr = Stream::read(child.stderr.take().expect("standard error is a pipe"));
+        let stdout = child.stdout.take().map_or_else(Stream::none, Stream::read);
+        let stderr = child.stderr.take().map_or_else(Stream::none, Stream::read);
         Self { child, stdout, stderr, shown, status: None }
     }
 

@@ -21,6 +21,11 @@ struct Seen {
 }
 
 impl Stream {
+    /// Nothing to read.
+    pub fn none() -> Self {
+        Self::read(std::io::empty())
+    }
+
     /// Starts to read.
     pub fn read(mut source: impl Read + Send + 'static) -> Self {
         let shared = Arc::new((Mutex::new(Seen::default()), Condvar::new()));

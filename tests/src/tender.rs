@@ -20,6 +20,7 @@ pub struct Tender {
     kernel: Option<PathBuf>,
     arguments: Vec<OsString>,
     prepare: Option<Change>,
+    capture_output: bool,
 }
 
 impl Tender {
@@ -42,6 +43,7 @@ impl Tender {
             kernel: None,
             arguments: Vec::new(),
             prepare: None,
+            capture_output: true,
         }
     }
 
@@ -101,7 +103,10 @@ impl Tender {
         if let Some(kernel) = &self.kernel {
             command.arg("--").arg(kernel).args(self.arguments);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        if self.capture_output {
+            command.stdout(Stdio::piped());
+        }
         command.process_group(0);
         if let Some(change) = self.prepare {
             change(&mut command);
@@ -109,6 +114,15 @@ impl Tender {
         let shown = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
         Running::new(child, shown)
+    }
+
+    /// Runs it to its end with another standard output, which [`Self::prepare`] has set.
+    ///
+    /// # Panics
+    /// If it cannot be started, or takes too long.
+    pub fn run_without_output(mut self) -> Outcome {
+        self.capture_output = false;
+        self.run()
     }
 
     /// Runs it to its end.

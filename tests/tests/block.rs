@@ -55,7 +55,7 @@ fn a_file_that_shrinks_is_an_error_to_the_guest_and_no_more() {
     let scratch = Scratch::new();
     let disk = scratch.zeroes("disk.img", 1 << 20);
     let shrink = disk.clone();
-    let mut running =
+    let running =
         Tender::new("block").block("storage", &disk).args(["bench", "read", "400000"]).spawn();
     fs::File::options().write(true).open(shrink).unwrap().set_len(0).unwrap();
     let run = running.finish();

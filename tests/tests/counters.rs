@@ -48,7 +48,7 @@ fn an_aborting_guest_leaves_a_core_file() {
     let run = Tender::new("hostile").option(option).args(["ud2"]).run();
     assert_eq!(run.status, Some(255), "{run:#?}");
     let name = run.stderr.lines().filter_map(|line| line.rsplit('/').next());
-    let name = name.filter(|name| name.starts_with("core.solo5-hvt.")).last().unwrap();
+    let name = name.rev().find(|name| name.starts_with("core.solo5-hvt.")).unwrap();
     let core = fs::read(scratch.join(name)).unwrap();
     assert_eq!(core[..4], *b"\x7fELF");
     assert_eq!(core[16], 4, "ET_CORE");

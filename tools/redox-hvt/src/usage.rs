@@ -32,6 +32,7 @@ Compiled-in module options:
   [ --block-sector-size:NAME=SECTORSIZE ] (set sector size for block device
         NAME; must be a power of two greater than or equal 512)
     --dumpcore=DIR (enable guest core dump on abort/trap)
+    --gdb, --gdb-port=1234 (not in this version yet: refused)
 Exit status: the guest's; 255 after its abort; 1 if it was ended from outside or
 could not be run.
 ",
