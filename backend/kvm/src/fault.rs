@@ -2,7 +2,7 @@
 //!
 //! KVM answers an access that the host mapping forbids with `EFAULT`, and names the address only
 //! in newer kernels and some cases (`KVM_EXIT_MEMORY_FAULT`). Elsewhere this asks KVM in another
-//! way: the memory slots are rebuilt as the permissions say, forbidden ranges read-only or absent,
+//! way: the memory slots are rebuilt as the permissions say, what must not be written read-only,
 //! and the same instruction runs once more. It is then an access to device memory, whose address
 //! KVM reports. The guest's registers are put back; it never runs again.
 
@@ -67,7 +67,8 @@ fn slots(memory: &GuestMemory) -> Option<Vec<(Range<u64>, u32)>> {
         match perms {
             p if p.contains(Perms::WRITE) => slots.push((range, 0)),
             p if p.intersects(Perms::READ | Perms::EXEC) => slots.push((range, KVM_MEM_READONLY)),
-            _ => {}
+            // Closed to the host only, such as the page tables: the guest's CPU needs them.
+            _ => slots.push((range, 0)),
         }
     }
     slots.push((at..memory.end().0, 0));
@@ -91,6 +92,7 @@ mod tests {
         let expected = vec![
             (0..2 * PAGE, 0),
             (2 * PAGE..4 * PAGE, KVM_MEM_READONLY),
+            (4 * PAGE..5 * PAGE, 0),
             (5 * PAGE..15 * PAGE, 0),
             (15 * PAGE..16 * PAGE, KVM_MEM_READONLY),
         ];
