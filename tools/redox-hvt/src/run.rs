@@ -198,14 +198,12 @@ impl Run<'_> {
             core_directory: self.core.as_ref().map(CoreDirectory::fd),
             stats: self.events.stats_fd(),
         };
-        let ring =
-            guest.ring.take().map(|ring| serve(ring, &guest, self.events.stats())).transpose()?;
+        if let Some(ring) = guest.ring.take() {
+            serve(ring, &guest, self.events.stats())?;
+        }
         confine(keep, self.options.verbose)?;
         self.events.booted();
         let ending = guest.run().map_err(|e| e.to_string())?;
-        if let Some(ring) = ring {
-            ring.stop();
-        }
         self.events.write_stats();
         let status = self.status(&ending, &guest);
         // The process ends now: the kernel takes everything back at once, and faster.
