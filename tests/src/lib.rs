@@ -15,6 +15,8 @@
 
 pub mod elf;
 pub mod environment;
+pub mod limits;
+pub mod namespace;
 pub mod processes;
 pub mod running;
 pub mod scratch;

@@ -1,0 +1,33 @@
+//! Changes to a process between fork and exec.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Limits the size that a file may be given.
+pub fn limit_file_size(command: &mut Command, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    let apply = move || {
+        // SAFETY: the limit lives during the call.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) })
+    };
+    // SAFETY: one system call, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// Lets the process inherit a descriptor of ours, under the same number.
+pub fn inherit(command: &mut Command, fd: RawFd) {
+    let apply = move || {
+        // SAFETY: no memory is touched.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })
+    };
+    // SAFETY: one system call, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
