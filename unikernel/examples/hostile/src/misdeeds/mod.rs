@@ -24,9 +24,12 @@ macro_rules! misdeeds {
 }
 use misdeeds;
 
-/// Size of the guest's memory in bytes: the first address beyond it.
+/// The first address beyond the guest's memory. A network ring lies above what the boot information
+/// calls memory, in 2 MiB of its own that a tender may take for memory too.
 fn end_of_memory() -> usize {
-    raw::boot_info().mem_size
+    let info = raw::boot_info();
+    let has_ring = info.host_features & raw::FEATURE_RING_IO != 0;
+    info.mem_size + if has_ring { 2 << 20 } else { 0 }
 }
 
 /// An address inside this program's text.
