@@ -44,7 +44,7 @@ fn sizes_that_are_refused() {
         (513, 512, "storage: Backing storage size must be block aligned"),
         (0, 512, "storage: Backing storage must be at least 1 block"),
     ] {
-        let disk = scratch.zeroes("disk", bytes);
+        let disk = scratch.zeroes(&format!("disk{bytes}"), bytes);
         let option = format!("--block-sector-size:storage={sector}");
         block(&disk).option(option).run().assert_ends(1, text);
     }
@@ -69,8 +69,8 @@ fn what_was_written_is_in_the_file() {
 #[test]
 fn nothing_is_lost_by_kill_9() {
     let scratch = Scratch::new();
-    for until in [1, 50, 500] {
-        let disk = scratch.zeroes("disk", 64 << 20);
+    for (round, until) in [1, 50, 500].into_iter().enumerate() {
+        let disk = scratch.zeroes(&format!("disk{round}"), 64 << 20);
         let mut run = block(&disk).args(["write", "131072"]).spawn();
         run.expect(&format!("\nwrote {until}\n"));
         run.signal(libc::SIGKILL);
@@ -119,14 +119,26 @@ fn a_full_disk_is_an_error_of_the_guest() {
     assert_eq!(run.stderr, "", "it is the guest's affair");
 }
 
+/// The limit leaves room for the guest's memory, which may be a file too.
 #[test]
 fn a_limit_on_file_sizes_is_an_error_of_the_guest() {
     let scratch = Scratch::new();
-    let disk = scratch.zeroes("disk", 1 << 20);
-    let limited = |command: &mut _| limits::limit_file_size(command, 128 << 10);
-    let run = block(&disk).args(["write", "2048"]).prepare(limited).run();
+    let disk = scratch.zeroes("disk", 16 << 20);
+    let limited = |command: &mut _| limits::limit_file_size(command, 8 << 20);
+    let tender = block(&disk).mem(6).option("--block-sector-size:storage=32768");
+    let run = tender.args(["write", "512"]).prepare(limited).run();
     run.assert_ends(1, "error: refused: the host failed\n");
     assert_eq!(run.stdout.matches("wrote ").count(), 256, "{run:#?}");
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error_of_the_guest() {
+    let scratch = Scratch::new();
+    let disk = scratch.zeroes("disk", 1 << 20);
+    let running = block(&disk).args(["bench", "read", "400000"]).spawn();
+    fs::File::options().write(true).open(&disk).unwrap().set_len(0).unwrap();
+    let run = running.finish();
+    assert!(run.signal.is_none() && run.status.is_some(), "{run:#?}");
 }
 
 #[test]
@@ -182,5 +194,5 @@ fn sixty_three_devices() {
     let mut elf = Elf::read(&unikernel("block"));
     elf.declare(&devices);
     let run = Tender::of(&scratch.file("too-many.hvt", &elf.bytes)).run();
-    run.assert_ends(1, "Solo5 manifest is invalid: it has 65 entries");
+    run.assert_ends(1, "note does not fall within valid size");
 }

@@ -16,7 +16,7 @@ fn hello() {
 
 #[test]
 fn smallest_and_default_memory() {
-    Tender::new("hello").mem(2).run().assert_success();
+    Tender::new("hello").mem(4).run().assert_success();
     Tender::bare().option(system_tests::unikernel("hello")).run().assert_success();
 }
 
