@@ -38,7 +38,7 @@ extern "C" fn note(signal: c_int) {
 }
 
 /// Installs the handler for these signals, without restarting interrupted calls, and ignores
-/// SIGPIPE: a console that is gone is an error to be told.
+/// SIGPIPE and SIGXFSZ: a console that is gone and a file that may not grow are errors to be told.
 pub fn install(signals: &[c_int]) {
     for &signal in signals {
         // SAFETY: the structure is zeroed where it is not set; the handler only touches atomics
@@ -50,8 +50,10 @@ pub fn install(signals: &[c_int]) {
             libc::sigaction(signal, &raw const action, core::ptr::null_mut());
         }
     }
-    // SAFETY: ignoring a signal involves no memory.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        // SAFETY: ignoring a signal involves no memory.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// Blocks these signals. Where an outer filter forbids it, they stay open: one that comes just
