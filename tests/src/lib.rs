@@ -17,6 +17,7 @@ pub mod elf;
 pub mod environment;
 pub mod limits;
 pub mod namespace;
+pub mod network;
 pub mod processes;
 pub mod running;
 pub mod scratch;

@@ -56,13 +56,3 @@ fn status(pid: u32) -> Option<(char, u32)> {
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(1)?.parse().ok()?))
 }
-
-/// Lets processes that are started from now on inherit a descriptor.
-///
-/// # Panics
-/// If it is not open.
-pub fn inherit(file: &impl std::os::fd::AsRawFd) {
-    // SAFETY: fcntl(2) with F_SETFD touches no memory of ours.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-}

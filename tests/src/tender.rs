@@ -3,9 +3,10 @@
 //! [`Tender`] collects it; [`Tender::run`] waits for the end, [`Tender::spawn`] gives a
 //! [`Running`] to talk to.
 
-use crate::environment;
 use crate::running::{Outcome, Running};
+use crate::{environment, limits};
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,7 @@ pub struct Tender {
     options: Vec<OsString>,
     kernel: Option<PathBuf>,
     arguments: Vec<OsString>,
+    inherited: Vec<RawFd>,
     prepare: Option<Change>,
     capture_output: bool,
 }
@@ -42,6 +44,7 @@ impl Tender {
             options: Vec::new(),
             kernel: None,
             arguments: Vec::new(),
+            inherited: Vec::new(),
             prepare: None,
             capture_output: true,
         }
@@ -81,6 +84,12 @@ impl Tender {
         self.option(format!("--net:{name}={spec}"))
     }
 
+    /// Attaches a network by descriptor, which must stay open until the tender is started.
+    pub fn net_fd(mut self, name: &str, file: &impl AsRawFd) -> Self {
+        self.inherited.push(file.as_raw_fd());
+        self.net(name, &format!("@{}", file.as_raw_fd()))
+    }
+
     /// Adds arguments of the unikernel.
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
@@ -108,6 +117,9 @@ impl Tender {
             command.stdout(Stdio::piped());
         }
         command.process_group(0);
+        for fd in self.inherited {
+            limits::inherit(&mut command, fd);
+        }
         if let Some(change) = self.prepare {
             change(&mut command);
         }

@@ -5,7 +5,6 @@
 //! come of each; the list is the table of these tests, so a new misdeed is tested as soon as it
 //! exists.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use system_tests::{Outcome, Scratch, Tender, processes};
 
@@ -100,9 +99,7 @@ fn misdeeds_with_a_network_and_its_ring() {
     ];
     for (option, ring) in cases {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        let fd = theirs.as_raw_fd();
-        processes::inherit(&theirs);
-        let make = || Tender::new("hostile-net").net("service0", &format!("@{fd}")).options(option);
+        let make = || Tender::new("hostile-net").net_fd("service0", &theirs).options(option);
         all(&make, ring);
         drop(ours);
     }
