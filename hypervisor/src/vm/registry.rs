@@ -45,6 +45,8 @@ struct Life {
     started_ns: Option<u64>,
     stopped_ns: Option<u64>,
     ran_ns: u64,
+    /// How often it was started.
+    runs: u64,
     /// Gone with the VM's destruction, whoever still holds a handle.
     entry: Option<Entry>,
 }
@@ -80,32 +82,40 @@ impl<T> Vm<T> {
         }
     }
 
-    /// Checks that its vCPUs may run. A step that another thread takes right after is for the
-    /// mode to deliver to the vCPU.
+    /// Checks that its vCPUs may run, and gives the number of the run: how often the VM has been
+    /// started. A stop of this run, by another thread right after, is for the mode to deliver.
     ///
     /// # Errors
     /// [`VmError::WrongState`].
-    pub fn check_running(&self) -> Result<(), VmError> {
+    pub fn check_running(&self) -> Result<u64, VmError> {
         self.step(Step::Run, 0)
     }
 
-    /// Takes a step, if the state allows it.
-    fn step(&self, step: Step, now: u64) -> Result<(), VmError> {
-        let mut life = self.life.lock();
-        let state = life.state;
-        let wrong = VmError::WrongState { id: self.id, state, step };
-        life.state = state.allows(step).ok_or(wrong)?;
+    /// Takes a step, if the state allows it; gives the number of the run.
+    fn step(&self, step: Step, now: u64) -> Result<u64, VmError> {
+        self.life.lock().step(self.id, step, now)
+    }
+}
+
+impl Life {
+    fn step(&mut self, id: VmId, step: Step, now: u64) -> Result<u64, VmError> {
+        let state = self.state;
+        let wrong = VmError::WrongState { id, state, step };
+        self.state = state.allows(step).ok_or(wrong)?;
         match step {
             Step::Run => {}
-            Step::Start => life.started_ns = Some(now),
-            Step::Stop => {
-                life.stopped_ns = Some(now);
-                let started = life.started_ns.unwrap_or(now);
-                life.ran_ns = life.ran_ns.saturating_add(now.saturating_sub(started));
+            Step::Start => {
+                self.started_ns = Some(now);
+                self.runs += 1;
             }
-            Step::Destroy => life.entry = None,
+            Step::Stop => {
+                self.stopped_ns = Some(now);
+                let started = self.started_ns.unwrap_or(now);
+                self.ran_ns = self.ran_ns.saturating_add(now.saturating_sub(started));
+            }
+            Step::Destroy => self.entry = None,
         }
-        Ok(())
+        Ok(self.runs)
     }
 }
 
@@ -142,6 +152,7 @@ impl<T> Vms<T> {
             started_ns: None,
             stopped_ns: None,
             ran_ns: 0,
+            runs: 0,
             entry: Some(entry),
         };
         let vm = Arc::new(Vm {
@@ -173,15 +184,26 @@ impl<T> Vms<T> {
     /// # Errors
     /// [`VmError::NoSuchVm`] and [`VmError::WrongState`].
     pub fn start(&self, id: VmId) -> Result<Arc<Vm<T>>, VmError> {
-        self.step(id, Step::Start)
+        Ok(self.step(id, Step::Start)?.0)
     }
 
-    /// Lets them run no more.
+    /// Lets them run no more; gives the number of the run that this ends.
     ///
     /// # Errors
     /// As [`Vms::start`].
-    pub fn stop(&self, id: VmId) -> Result<Arc<Vm<T>>, VmError> {
+    pub fn stop(&self, id: VmId) -> Result<(Arc<Vm<T>>, u64), VmError> {
         self.step(id, Step::Stop)
+    }
+
+    /// The guest has ended this run itself: stops the VM, unless that has been done already or
+    /// it was even started again since.
+    pub fn end_run(&self, vm: &Vm<T>, run: u64) {
+        let now = self.clock.monotonic_ns();
+        let mut life = vm.life.lock();
+        if life.runs == run {
+            // Refused only where somebody else was faster.
+            let _ = life.step(vm.id, Step::Stop, now);
+        }
     }
 
     /// Gives everything back, except to who still holds a handle.
@@ -189,7 +211,7 @@ impl<T> Vms<T> {
     /// # Errors
     /// As [`Vms::start`].
     pub fn destroy(&self, id: VmId) -> Result<Arc<Vm<T>>, VmError> {
-        let vm = self.step(id, Step::Destroy)?;
+        let (vm, _) = self.step(id, Step::Destroy)?;
         let mut table = self.table.write();
         // After its destruction its number may have been given away again, in theory.
         if table.get(&id).is_some_and(|entry| Arc::ptr_eq(entry, &vm)) {
@@ -198,10 +220,10 @@ impl<T> Vms<T> {
         Ok(vm)
     }
 
-    fn step(&self, id: VmId, step: Step) -> Result<Arc<Vm<T>>, VmError> {
+    fn step(&self, id: VmId, step: Step) -> Result<(Arc<Vm<T>>, u64), VmError> {
         let vm = self.get(id)?;
-        vm.step(step, self.clock.monotonic_ns())?;
-        Ok(vm)
+        let run = vm.step(step, self.clock.monotonic_ns())?;
+        Ok((vm, run))
     }
 }
 

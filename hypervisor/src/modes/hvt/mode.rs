@@ -150,13 +150,13 @@ where
     }
 
     fn start_vm(&self, vm: VmId) -> Result<(), ModeError> {
-        self.vms.get(vm)?.inner.control.forget_stop();
         self.vms.start(vm)?;
         Ok(())
     }
 
     fn stop_vm(&self, vm: VmId) -> Result<(), ModeError> {
-        self.vms.stop(vm)?.inner.control.stop();
+        let (vm, run) = self.vms.stop(vm)?;
+        vm.inner.control.stop(run);
         Ok(())
     }
 

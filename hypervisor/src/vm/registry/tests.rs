@@ -74,12 +74,27 @@ fn illegal_steps_say_what_to_do() {
     );
     assert!(vms.get(id).unwrap().check_running().is_err());
     vms.start(id).unwrap();
-    assert_eq!(vms.get(id).unwrap().check_running(), Ok(()));
+    assert_eq!(vms.get(id).unwrap().check_running(), Ok(1));
     assert_eq!(
         vms.destroy(id).unwrap_err().to_string(),
         "VM 1 is running, so it cannot be destroyed: stop it first"
     );
     assert_eq!(vms.get(id).unwrap().state(), State::Running);
+}
+
+#[test]
+fn the_end_of_an_old_run_does_not_stop_a_new_one() {
+    let (_, vms) = vms(Limits::NONE);
+    let id = create(&vms, 1, 1).unwrap();
+    let vm = vms.start(id).unwrap();
+    let old = vm.check_running().unwrap();
+    assert_eq!(vms.stop(id).unwrap().1, old);
+    vms.end_run(&vm, old);
+    vms.start(id).unwrap();
+    vms.end_run(&vm, old);
+    assert_eq!(vm.state(), State::Running);
+    vms.end_run(&vm, vm.check_running().unwrap());
+    assert_eq!(vm.state(), State::Stopped);
 }
 
 #[test]
@@ -175,7 +190,7 @@ proptest! {
             };
             let done = match step {
                 Step::Start | Step::Run => vms.start(id),
-                Step::Stop => vms.stop(id),
+                Step::Stop => vms.stop(id).map(|(vm, _)| vm),
                 Step::Destroy => vms.destroy(id),
             };
             let next = model.get(&id.get()).and_then(|state| state.allows(step));

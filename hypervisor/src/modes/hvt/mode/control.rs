@@ -5,11 +5,14 @@ use crate::modes::hvt::service::HostEvents;
 use crate::sync::Mutex;
 use crate::vcpu::{Answer, Ending, Line, VmEntry};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Asks a vCPU to end: for whoever stops the VM, and for its ring's thread.
 pub(super) struct Control {
-    stop: AtomicBool,
+    /// The latest run that was stopped.
+    stopped: AtomicU64,
+    /// The run that the vCPU is in.
+    run: AtomicU64,
     /// What the guest did wrong where its vCPU did not see it. A leaf lock.
     fault: Mutex<Option<Line>>,
     pub(super) kick: Arc<dyn Kick>,
@@ -17,18 +20,18 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(kick: Arc<dyn Kick>) -> Self {
-        Self { stop: AtomicBool::new(false), fault: Mutex::new(None), kick }
+        Self { stopped: AtomicU64::new(0), run: AtomicU64::new(0), fault: Mutex::new(None), kick }
     }
 
-    /// The VM is to stop.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+    /// Ends this run of the VM.
+    pub(super) fn stop(&self, run: u64) {
+        self.stopped.fetch_max(run, Ordering::AcqRel);
         self.kick.kick();
     }
 
-    /// The VM is to start again.
-    pub(super) fn forget_stop(&self) {
-        self.stop.store(false, Ordering::Release);
+    /// The vCPU begins this run.
+    pub(super) fn begin(&self, run: u64) {
+        self.run.store(run, Ordering::Release);
     }
 
     /// The guest did something that ends it. The first such thing counts.
@@ -42,7 +45,8 @@ impl Control {
         if let Some(line) = *self.fault.lock() {
             return Some(Ending::Fault(line));
         }
-        self.stop.load(Ordering::Acquire).then_some(Ending::Interrupted)
+        let stopped = self.stopped.load(Ordering::Acquire);
+        (stopped >= self.run.load(Ordering::Acquire)).then_some(Ending::Interrupted)
     }
 }
 

@@ -87,15 +87,15 @@ where
     }
 
     fn run(&mut self) -> Result<VcpuExit, ModeError> {
-        self.vm.check_running()?;
+        let run = self.vm.check_running()?;
         if self.over {
             return Err(ModeError::build(HvtError::Over));
         }
         self.serve_ring().map_err(ModeError::build)?;
+        self.vm.inner.control.begin(run);
         let ending = self.enter();
         self.over = !matches!(ending, Ok(VcpuExit::Interrupted));
-        // Whoever stopped it has done this already.
-        let _ = self.vms.stop(self.vm.id());
+        self.vms.end_run(&self.vm, run);
         ending
     }
 }
