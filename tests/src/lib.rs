@@ -15,6 +15,7 @@
 
 pub mod elf;
 pub mod environment;
+pub mod filter;
 pub mod limits;
 pub mod namespace;
 pub mod network;

@@ -6,10 +6,14 @@
 //! exists.
 
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 use system_tests::{Outcome, Scratch, Tender, processes};
 
 /// A misdeed that needs an address gets one where the host's process may have something.
 const HIGH: &str = "0x7f0000000000";
+
+/// A signal ends any guest within this time, also on an emulated machine.
+const PROMPT: Duration = Duration::from_secs(20);
 
 fn misdeeds(make: &dyn Fn() -> Tender) -> Vec<(String, String)> {
     let list = make().args(["list"]).run();
@@ -44,7 +48,7 @@ fn judge(name: &str, verdict: &str, make: &dyn Fn() -> Tender, ring: Ring) {
         let mut running = tender.spawn();
         running.expect(name);
         running.signal(15);
-        let run = running.finish();
+        let run = running.finish_within(PROMPT);
         run.assert_ends(1, "Exiting on signal 15");
         return;
     }
@@ -105,12 +109,52 @@ fn misdeeds_with_a_network_and_its_ring() {
     }
 }
 
+/// The one line names the cause, in the words that people search for.
+#[test]
+fn the_line_names_the_cause() {
+    for (misdeed, text) in [
+        ("write-text", "host/guest translation fault: rip=0x"),
+        ("hypercall-9", "Invalid guest port access: port=0x509"),
+        ("port-in", "Invalid guest port access: port=0x502"),
+        ("port-byte", "Invalid guest port access: port=0x502"),
+        ("port-other", "Invalid guest port access: port=0xcf8"),
+        (
+            "puts-oob",
+            "hypercall puts: 9 bytes at guest address 0x3fffff8 are outside of guest memory",
+        ),
+        ("puts-4g", "hypercall puts: 4294967296 bytes at guest address 0x"),
+        (
+            "puts-wrap",
+            "hypercall puts: 32 bytes at guest address 0xfffffffffffffff0 are outside of ",
+        ),
+        ("arg-end", "hypercall walltime: 8 bytes at guest address 0x3fffffc are outside of guest "),
+        ("arg-text", "may not be accessed with"),
+        ("halt-bad-cookie", "hypercall halt: 512 bytes at guest address 0x3fffe01 are outside of "),
+        ("hlt", "the guest executed hlt and would sleep for ever"),
+        ("triple-fault", "triple fault: rip=0x"),
+        ("no-handler", "triple fault: rip=0x"),
+    ] {
+        let run = Tender::new("hostile").args([misdeed]).run();
+        assert_eq!(run.complaints().len(), 1, "{run:#?}");
+        run.assert_ends(1, text);
+    }
+    for (misdeed, text) in [
+        ("null-read", "trap: type=#PF ec=0x0 "),
+        ("null-write", "trap: type=#PF ec=0x2 "),
+        ("div0", "trap: type=#DE "),
+        ("ud2", "trap: type=#UD "),
+        ("syscall", "trap: type=#UD "),
+    ] {
+        Tender::new("hostile").args([misdeed]).run().assert_ends(255, text);
+    }
+}
+
 #[test]
 fn an_interrupt_from_the_keyboard_ends_a_guest() {
     let mut running = Tender::new("hostile").args(["spin"]).spawn();
     running.expect("spin");
     running.signal(2);
-    running.finish().assert_ends(1, "Exiting on signal 2");
+    running.finish_within(PROMPT).assert_ends(1, "Exiting on signal 2");
 }
 
 #[test]
@@ -124,7 +168,7 @@ fn a_killed_tender_leaves_no_process_behind() {
         if processes::alive_in_group(group).is_empty() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     panic!("still alive: {:?}", processes::alive_in_group(group));
 }
