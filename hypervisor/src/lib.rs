@@ -21,5 +21,6 @@ pub mod memory;
 pub mod mode;
 pub mod modes;
 pub mod sync;
+pub mod syscall;
 pub mod vcpu;
 pub mod vm;

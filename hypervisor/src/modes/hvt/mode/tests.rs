@@ -7,6 +7,7 @@ use crate::memory::{Gpa, GuestMemory, Perms};
 use crate::mode::{Hypervisor, Reason, VcpuExit};
 use crate::modes::hvt::fixture::{self, Ram};
 use crate::modes::hvt::solo5_abi::{HYPERCALL_PIO_BASE, Halt, Hypercall};
+use crate::syscall::{Images, RawExit, Syscalls, dispatch, encode, errno};
 use crate::vcpu::{
     BackendCaps, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState, VmEntry, VmExit,
     VmSpec,
@@ -15,6 +16,7 @@ use crate::vm::{Limits, State, Usage};
 use alloc::string::{String, ToString};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use zerocopy::FromBytes;
 
 /// Runs a script in place of a guest: each exit once, then it halts with status 7.
 #[derive(Default)]
@@ -443,4 +445,36 @@ fn a_mode_without_backend_says_so_once_and_clearly() {
         "mode type1 has no backend in this build, so unmodified operating systems cannot run; \
          use mode = \"hvt\" for Solo5 unikernels"
     );
+}
+
+struct NoImages;
+
+impl Images for NoImages {
+    fn open(&self, _: &str) -> Result<Box<dyn Blob>, HostError> {
+        Ok(Box::new(Opened(Arc::new(AtomicU32::new(1)), fixture::image_with(&[]))))
+    }
+}
+
+#[test]
+fn a_guests_life_by_system_calls() {
+    let World { hypervisor, open } = world(Script::default());
+    let calls = Syscalls::new(hypervisor, NoImages);
+    let mut output = [0; 256];
+    let mut call = |number, arguments, input: &[u8]| {
+        let result = dispatch(&calls, number, arguments, input, &mut output);
+        (result.map_err(|error| error.errno()), output)
+    };
+    // Neither mode nor table: the image tells.
+    let config = VmConfig { image: Some("plain".into()), memory: 4 << 20, ..VmConfig::new("x") };
+    assert_eq!(call(1, [0; 3], &encode(&config).unwrap()).0, Ok(1));
+    assert_eq!(call(6, [1, 0, 0], &[]).0, Ok(0));
+    assert_eq!(call(7, [1, 0, 0], &[]).0, Err(errno::EBUSY));
+    assert_eq!(call(2, [1, 0, 0], &[]).0, Ok(0));
+    let (result, output) = call(7, [1, 0, 0], &[]);
+    let (exit, _) = RawExit::read_from_prefix(&output).unwrap();
+    assert_eq!((result, exit.kind, exit.status), (Ok(0), 0, 7));
+    assert_eq!(call(8, [1, 0, 4096], &1u32.to_le_bytes()).0, Err(errno::EOPNOTSUPP));
+    assert_eq!(call(4, [1, 0, 0], &[]).0, Ok(0));
+    assert_eq!(call(7, [1, 0, 0], &[]).0, Err(errno::ESRCH));
+    assert_eq!(open.load(Ordering::Relaxed), 0);
 }

@@ -1,0 +1,350 @@
+//! Between [`RawVmConfig`] and [`VmConfig`].
+
+use super::CallError;
+use super::abi::{RawEntry, RawModeConfig, RawVmConfig, mode_number, text};
+use crate::config::{
+    HvtConfig, HvtResource, ManifestSource, ModeSpecificConfig, ResourceKind, Transport,
+    Type1Config, VirtioConfig, VirtioDevice, VirtioDeviceKind, Virtualization, VmConfig,
+};
+use crate::mode::ModeKind;
+use alloc::string::String;
+use alloc::vec::Vec;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+const KINDS: [VirtioDeviceKind; 5] = [
+    VirtioDeviceKind::Blk,
+    VirtioDeviceKind::Net,
+    VirtioDeviceKind::Console,
+    VirtioDeviceKind::Fs,
+    VirtioDeviceKind::Gpu,
+];
+const VIRTUALIZATIONS: [Option<Virtualization>; 5] = [
+    None,
+    Some(Virtualization::Vmx),
+    Some(Virtualization::Svm),
+    Some(Virtualization::El2),
+    Some(Virtualization::HExt),
+];
+const HAS_MAC: u32 = 1;
+const READ_ONLY: u32 = 2;
+
+/// Reads the input of vm_create, field by field. The rules of the values themselves are
+/// [`VmConfig::validate`]'s.
+///
+/// # Errors
+/// [`CallError::Input`], [`CallError::Reserved`], [`CallError::Value`], [`CallError::Text`].
+pub fn decode(input: &[u8]) -> Result<VmConfig, CallError> {
+    let short = |_| CallError::Input { found: input.len(), wanted: size_of::<RawVmConfig>() };
+    let (raw, _) = RawVmConfig::read_from_prefix(input).map_err(short)?;
+    let mut tail = tail(&raw, input)?;
+    let entries = tail.take(entries_size(raw.entries))?;
+    let image = tail.text("image", raw.image_length)?;
+    let manifest = tail.text("manifest", raw.manifest_length)?;
+    let cmdline = tail.text("command line", raw.cmdline_length)?;
+    let mut config = VmConfig::new(field("name", &raw.name)?);
+    config.mode = mode("mode", raw.mode)?;
+    config.vcpus = raw.num_vcpus;
+    config.memory = raw.memory_size;
+    config.image = image;
+    config.mode_config = mode_config(&raw.mode_config, entries)?;
+    match &mut config.mode_config {
+        ModeSpecificConfig::Hvt(hvt) => {
+            hvt.manifest = manifest.map_or(ManifestSource::Embedded, ManifestSource::Path);
+            hvt.cmdline = cmdline.unwrap_or_default();
+        }
+        _ if manifest.is_some() => return Err(CallError::Reserved("manifest length")),
+        _ if cmdline.is_some() => return Err(CallError::Reserved("command line length")),
+        _ => {}
+    }
+    Ok(config)
+}
+
+/// What follows the structure.
+struct Tail<'a>(&'a [u8]);
+
+fn tail<'a>(raw: &RawVmConfig, input: &'a [u8]) -> Result<Tail<'a>, CallError> {
+    let lengths = [raw.image_length, raw.manifest_length, raw.cmdline_length].map(u64::from);
+    let entries = u64::from(raw.entries) * size_of::<RawEntry>() as u64;
+    // Four numbers of 32 bits, one times a small one: no overflow.
+    let wanted = size_of::<RawVmConfig>() as u64 + entries + lengths.iter().sum::<u64>();
+    if input.len() as u64 != wanted {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        return Err(CallError::Input { found: input.len(), wanted });
+    }
+    Ok(Tail(&input[size_of::<RawVmConfig>()..]))
+}
+
+fn entries_size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<RawEntry>())
+}
+
+impl<'a> Tail<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], CallError> {
+        let short = CallError::Input { found: self.0.len(), wanted: length };
+        let (head, rest) = self.0.split_at_checked(length).ok_or(short)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn text(&mut self, name: &'static str, length: u32) -> Result<Option<String>, CallError> {
+        let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+        let text = core::str::from_utf8(bytes).map_err(|_| CallError::Text(name))?;
+        if text.contains('\0') {
+            return Err(CallError::Text(name));
+        }
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+}
+
+/// A text in a field: ended by a zero byte, and nothing but zero bytes after it.
+fn field(name: &'static str, bytes: &[u8]) -> Result<String, CallError> {
+    let end = bytes.iter().position(|byte| *byte == 0).ok_or(CallError::Text(name))?;
+    if bytes[end..].iter().any(|byte| *byte != 0) {
+        return Err(CallError::Text(name));
+    }
+    let text = core::str::from_utf8(&bytes[..end]).map_err(|_| CallError::Text(name))?;
+    Ok(text.into())
+}
+
+fn mode(field: &'static str, number: u32) -> Result<Option<ModeKind>, CallError> {
+    let known = [None, Some(ModeKind::Type1), Some(ModeKind::VirtIO), Some(ModeKind::Hvt)];
+    let wrong = CallError::Value { field, value: number.into() };
+    known.into_iter().find(|mode| mode_number(*mode) == number).ok_or(wrong)
+}
+
+fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig, CallError> {
+    zero("mode_config.reserved", raw.reserved)?;
+    let kind = mode("mode_config.kind", raw.kind)?;
+    if matches!(kind, None | Some(ModeKind::Type1)) && !entries.is_empty() {
+        return Err(CallError::Reserved("entry count"));
+    }
+    Ok(match kind {
+        None => {
+            zero("mode_config.choice", raw.choice)?;
+            flags("mode_config.flags", raw.flags, 0)?;
+            ModeSpecificConfig::None
+        }
+        Some(ModeKind::Type1) => {
+            flags("mode_config.flags", raw.flags, 1)?;
+            let virtualization = pick(&VIRTUALIZATIONS, raw.choice)?;
+            ModeSpecificConfig::Type1(Type1Config { virtualization, nested: raw.flags != 0 })
+        }
+        Some(ModeKind::VirtIO) => {
+            flags("mode_config.flags", raw.flags, 0)?;
+            let transport = pick(&Transport::NAMES, raw.choice)?.1;
+            let devices = read_entries(entries, device)?;
+            ModeSpecificConfig::VirtIO(VirtioConfig { transport, devices })
+        }
+        Some(ModeKind::Hvt) => {
+            zero("mode_config.choice", raw.choice)?;
+            flags("mode_config.flags", raw.flags, 1)?;
+            let resources = read_entries(entries, resource)?;
+            let net_ring = raw.flags == 0;
+            ModeSpecificConfig::Hvt(HvtConfig { resources, net_ring, ..HvtConfig::default() })
+        }
+    })
+}
+
+fn pick<T: Copy>(choices: &[T], choice: u32) -> Result<T, CallError> {
+    let index = usize::try_from(choice).unwrap_or(usize::MAX);
+    let wrong = CallError::Value { field: "mode_config.choice", value: choice.into() };
+    choices.get(index).copied().ok_or(wrong)
+}
+
+fn zero(name: &'static str, value: u32) -> Result<(), CallError> {
+    if value == 0 { Ok(()) } else { Err(CallError::Reserved(name)) }
+}
+
+fn flags(field: &'static str, value: u32, known: u32) -> Result<(), CallError> {
+    if value & !known == 0 { Ok(()) } else { Err(CallError::Value { field, value: value.into() }) }
+}
+
+fn read_entries<T>(
+    bytes: &[u8],
+    read: impl Fn(&RawEntry) -> Result<T, CallError>,
+) -> Result<Vec<T>, CallError> {
+    // No more is allocated than was passed: the caller has copied these bytes already.
+    let chunks = bytes.chunks_exact(size_of::<RawEntry>());
+    chunks.map(|chunk| read(&entry(chunk)?)).collect()
+}
+
+fn entry(chunk: &[u8]) -> Result<RawEntry, CallError> {
+    let wanted = size_of::<RawEntry>();
+    let wrong = |_| CallError::Input { found: chunk.len(), wanted };
+    let raw = RawEntry::read_from_bytes(chunk).map_err(wrong)?;
+    if raw.reserved != [0; 2] {
+        return Err(CallError::Reserved("entry.reserved"));
+    }
+    if raw.flags & HAS_MAC == 0 && raw.mac != [0; 6] {
+        return Err(CallError::Reserved("entry.mac"));
+    }
+    Ok(raw)
+}
+
+/// Fields that this kind of entry does not have are 0.
+fn only(raw: &RawEntry, known: u32, has_name: bool, has_source: bool) -> Result<(), CallError> {
+    flags("entry.flags", raw.flags, known)?;
+    if !has_name && raw.name[0] != 0 {
+        return Err(CallError::Reserved("entry.name"));
+    }
+    if !has_source && raw.source[0] != 0 {
+        return Err(CallError::Reserved("entry.source"));
+    }
+    Ok(())
+}
+
+fn mac(raw: &RawEntry) -> Option<[u8; 6]> {
+    (raw.flags & HAS_MAC != 0).then_some(raw.mac)
+}
+
+fn resource(raw: &RawEntry) -> Result<HvtResource, CallError> {
+    let name = Some(field("entry.name", &raw.name)?).filter(|name| !name.is_empty());
+    let source = field("entry.source", &raw.source)?;
+    let kind = match raw.kind {
+        1 => {
+            only(raw, 0, true, true)?;
+            ResourceKind::Block { path: source, sector_size: raw.sector_size }
+        }
+        2 => {
+            only(raw, HAS_MAC, true, true)?;
+            zero("entry.sector_size", raw.sector_size)?;
+            ResourceKind::Net { interface: source, mac: mac(raw) }
+        }
+        kind => return Err(CallError::Value { field: "entry.kind", value: kind.into() }),
+    };
+    Ok(HvtResource { name, kind })
+}
+
+fn device(raw: &RawEntry) -> Result<VirtioDevice, CallError> {
+    let wrong = CallError::Value { field: "entry.kind", value: raw.kind.into() };
+    let index = usize::try_from(raw.kind).unwrap_or(usize::MAX).wrapping_sub(1);
+    let kind = *KINDS.get(index).ok_or(wrong)?;
+    zero("entry.sector_size", raw.sector_size)?;
+    let name = field("entry.name", &raw.name)?;
+    let source = field("entry.source", &raw.source)?;
+    Ok(match kind {
+        VirtioDeviceKind::Blk => {
+            only(raw, READ_ONLY, false, true)?;
+            VirtioDevice::Blk { path: source, read_only: raw.flags != 0 }
+        }
+        VirtioDeviceKind::Net => {
+            only(raw, HAS_MAC, false, true)?;
+            let interface = Some(source).filter(|name| !name.is_empty());
+            VirtioDevice::Net { interface, mac: mac(raw) }
+        }
+        VirtioDeviceKind::Fs => {
+            only(raw, 0, true, true)?;
+            VirtioDevice::Fs { path: source, tag: name }
+        }
+        VirtioDeviceKind::Console => {
+            only(raw, 0, false, false)?;
+            VirtioDevice::Console
+        }
+        VirtioDeviceKind::Gpu => {
+            only(raw, 0, false, false)?;
+            VirtioDevice::Gpu
+        }
+    })
+}
+
+/// Writes the input of vm_create: the caller's side of [`decode`].
+///
+/// # Errors
+/// [`CallError::Text`] if a text does not fit its field.
+pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
+    let mut raw = RawVmConfig {
+        mode: mode_number(config.mode),
+        num_vcpus: config.vcpus,
+        memory_size: config.memory,
+        name: fit("name", &config.name)?,
+        mode_config: RawModeConfig {
+            kind: mode_number(config.mode_config.mode()),
+            ..RawModeConfig::default()
+        },
+        entries: 0,
+        image_length: 0,
+        manifest_length: 0,
+        cmdline_length: 0,
+    };
+    let (mut manifest, mut cmdline) = ("", "");
+    let entries = match &config.mode_config {
+        ModeSpecificConfig::None => Vec::new(),
+        ModeSpecificConfig::Type1(type1) => {
+            let choice = VIRTUALIZATIONS.iter().position(|v| *v == type1.virtualization);
+            raw.mode_config.choice = count("virtualization", choice.unwrap_or_default())?;
+            raw.mode_config.flags = type1.nested.into();
+            Vec::new()
+        }
+        ModeSpecificConfig::VirtIO(virtio) => {
+            raw.mode_config.choice = u32::from(virtio.transport == Transport::Mmio);
+            virtio.devices.iter().map(raw_device).collect::<Result<_, _>>()?
+        }
+        ModeSpecificConfig::Hvt(hvt) => {
+            raw.mode_config.flags = (!hvt.net_ring).into();
+            cmdline = &hvt.cmdline;
+            if let ManifestSource::Path(path) = &hvt.manifest {
+                manifest = path;
+            }
+            hvt.resources.iter().map(raw_resource).collect::<Result<_, _>>()?
+        }
+    };
+    let image = config.boot_image().unwrap_or_default();
+    raw.entries = count("entries", entries.len())?;
+    raw.image_length = count("image", image.len())?;
+    raw.manifest_length = count("manifest", manifest.len())?;
+    raw.cmdline_length = count("command line", cmdline.len())?;
+    let mut bytes = raw.as_bytes().to_vec();
+    entries.iter().for_each(|entry| bytes.extend(entry.as_bytes()));
+    [image, manifest, cmdline].iter().for_each(|text| bytes.extend(text.as_bytes()));
+    Ok(bytes)
+}
+
+fn count(name: &'static str, length: usize) -> Result<u32, CallError> {
+    u32::try_from(length).map_err(|_| CallError::Text(name))
+}
+
+fn fit<const N: usize>(name: &'static str, value: &str) -> Result<[u8; N], CallError> {
+    if value.len() < N { Ok(text(value)) } else { Err(CallError::Text(name)) }
+}
+
+fn blank(kind: u32) -> RawEntry {
+    RawEntry { kind, ..RawEntry::new_zeroed() }
+}
+
+fn raw_net(source: &str, mac: Option<[u8; 6]>) -> Result<RawEntry, CallError> {
+    Ok(RawEntry {
+        flags: if mac.is_some() { HAS_MAC } else { 0 },
+        mac: mac.unwrap_or_default(),
+        source: fit("interface", source)?,
+        ..blank(2)
+    })
+}
+
+fn raw_resource(resource: &HvtResource) -> Result<RawEntry, CallError> {
+    let mut raw = match &resource.kind {
+        ResourceKind::Block { path, sector_size } => {
+            RawEntry { sector_size: *sector_size, source: fit("path", path)?, ..blank(1) }
+        }
+        ResourceKind::Net { interface, mac } => raw_net(interface, *mac)?,
+    };
+    raw.name = fit("name", resource.name.as_deref().unwrap_or_default())?;
+    Ok(raw)
+}
+
+fn raw_device(device: &VirtioDevice) -> Result<RawEntry, CallError> {
+    Ok(match device {
+        VirtioDevice::Blk { path, read_only } => RawEntry {
+            flags: if *read_only { READ_ONLY } else { 0 },
+            source: fit("path", path)?,
+            ..blank(1)
+        },
+        VirtioDevice::Net { interface, mac } => {
+            raw_net(interface.as_deref().unwrap_or_default(), *mac)?
+        }
+        VirtioDevice::Console => blank(3),
+        VirtioDevice::Fs { path, tag } => {
+            RawEntry { name: fit("tag", tag)?, source: fit("path", path)?, ..blank(4) }
+        }
+        VirtioDevice::Gpu => blank(5),
+    })
+}
