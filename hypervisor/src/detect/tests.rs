@@ -60,6 +60,7 @@ fn elf(notes: &[u8]) -> Vec<u8> {
     )
 }
 
+#[cfg(feature = "toml")]
 const TOML: &str = "# A guest.\n[vm]\nname = \"v\"\n[vm.virtio]\ntransport = \"mmio\"\n";
 
 fn images() -> Vec<(Vec<u8>, ImageKind)> {
