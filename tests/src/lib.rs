@@ -20,6 +20,7 @@ pub mod limits;
 pub mod namespace;
 pub mod network;
 pub mod processes;
+pub mod remote;
 pub mod running;
 pub mod scratch;
 pub mod stream;
