@@ -287,6 +287,11 @@ pub trait Doorbell: Send + Sync {
 
     /// Rings it from the host's side, to wake who waits.
     fn ring(&self);
+
+    /// The host's descriptor for it, where it has one, for a list of what a process may use.
+    fn descriptor(&self) -> Option<i32> {
+        None
+    }
 }
 
 /// A vCPU of a backend. It is a handle of its own that can move to another thread.

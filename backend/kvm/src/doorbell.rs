@@ -67,6 +67,10 @@ impl Doorbell for Bell {
         // It fails only where the counter is full, and then the bell rings anyway.
         let _ = rustix::io::write(self.event.as_fd(), &1u64.to_ne_bytes());
     }
+
+    fn descriptor(&self) -> Option<i32> {
+        Some(self.event.as_raw_fd())
+    }
 }
 
 #[cfg(test)]

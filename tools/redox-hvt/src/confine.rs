@@ -49,7 +49,6 @@ pub fn kvm_rules() -> Vec<Rule> {
         Rule::with(libc::SYS_ioctl, 1, GET_REGS, find),
         Rule::with(libc::SYS_ioctl, 1, SET_REGS, find),
         Rule::with(libc::SYS_ioctl, 1, SET_USER_MEMORY_REGION, find),
-        Rule::any(libc::SYS_read, "the ring's doorbell, and frames"),
         Rule::any(libc::SYS_sched_yield, "the ring's thread"),
     ]
 }
@@ -72,11 +71,24 @@ pub struct Keep<'a> {
     pub stats: Option<BorrowedFd<'a>>,
 }
 
-/// Gives up everything else, for good.
+/// Gives up core dumps, capabilities and the file system, but for making a core file. All but the
+/// first concern this thread and those that it starts.
+pub fn walls(core_directory: Option<BorrowedFd<'_>>, verbose: bool) {
+    let walls = [
+        ("core dumps", privileges::no_core_dumps()),
+        ("capabilities", privileges::no_capabilities()),
+        ("landlock", privileges::landlock(core_directory)),
+    ];
+    for (what, outcome) in walls.into_iter().filter(|_| verbose) {
+        tell_outcome(what, outcome);
+    }
+}
+
+/// Gives up every other system call, in all threads, for good.
 ///
 /// # Errors
 /// In words for a person, where the tender must not run so.
-pub fn confine(keep: Keep<'_>, verbose: bool) -> Result<(), String> {
+pub fn filter(keep: Keep<'_>, verbose: bool) -> Result<(), String> {
     use rustix::fd::AsRawFd;
     let mut rules = common_rules();
     rules.extend(keep.rules);
@@ -89,16 +101,8 @@ pub fn confine(keep: Keep<'_>, verbose: bool) -> Result<(), String> {
         rules.push(Rule::on_fd(libc::SYS_ftruncate, fd, "counters"));
     }
     let filter = compile(&rules).map_err(|e| format!("cannot make the system call filter: {e}"))?;
-    let walls = [
-        ("core dumps", privileges::no_core_dumps()),
-        ("capabilities", privileges::no_capabilities()),
-        ("landlock", privileges::landlock(keep.core_directory)),
-    ];
     let seccomp = filter.apply();
     if verbose {
-        for (what, outcome) in walls {
-            tell_outcome(what, outcome);
-        }
         tell_outcome("system call filter", seccomp.into());
     }
     match seccomp {

@@ -3,11 +3,11 @@
 use crate::args::{BackendChoice, Options};
 use crate::attach::{self, Devices};
 use crate::choose::{Chosen, choose};
-use crate::confine::{self, Keep, confine};
+use crate::confine::{self, Keep};
 use crate::dumpcore::CoreDirectory;
 use crate::events::Events;
 use crate::report::StatsFile;
-use crate::ring::serve;
+use crate::ring::{Serving, serve};
 use crate::{FAILURE, tell};
 use backend_kvm::Kvm;
 use backend_sandbox::{Sandbox, SandboxConfig};
@@ -192,18 +192,25 @@ impl Run<'_> {
     }
 
     /// Gives up privileges, runs the guest, and tells how it ended.
-    fn finish<V: BackendVm>(&self, mut guest: Guest<V>, rules: Vec<Rule>) -> Result<i32, String> {
-        let keep = Keep {
-            rules,
-            core_directory: self.core.as_ref().map(CoreDirectory::fd),
-            stats: self.events.stats_fd(),
-        };
-        if let Some(ring) = guest.ring.take() {
-            serve(ring, &guest, self.events.stats())?;
-        }
-        confine(keep, self.options.verbose)?;
+    fn finish<V: BackendVm>(
+        &self,
+        mut guest: Guest<V>,
+        mut rules: Vec<Rule>,
+    ) -> Result<i32, String> {
+        let core_directory = self.core.as_ref().map(CoreDirectory::fd);
+        // Capabilities and landlock are a thread's own: before there is a second one. The filter
+        // comes after it, because it allows nothing of what a thread does to start.
+        confine::walls(core_directory, self.options.verbose);
+        let ring = guest.ring.take();
+        let ring = ring.map(|ring| serve(ring, &guest, self.events.stats())).transpose()?;
+        rules.extend(ring.iter().flat_map(Serving::rules));
+        let keep = Keep { rules, core_directory, stats: self.events.stats_fd() };
+        confine::filter(keep, self.options.verbose)?;
         self.events.booted();
         let ending = guest.run().map_err(|e| e.to_string())?;
+        if let Some(ring) = ring {
+            ring.drain();
+        }
         self.events.write_stats();
         let status = self.status(&ending, &guest);
         // The process ends now: the kernel takes everything back at once, and faster.
