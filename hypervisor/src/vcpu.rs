@@ -8,6 +8,8 @@
 //! that a backend that runs beside its guest (the sandbox's monitor, a kernel) can answer there,
 //! with the same code, and report only the end to the loop.
 
+pub mod machine;
+
 use crate::memory::{Gpa, GuestMemory, Gva, MemoryError, Perms};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -18,8 +20,12 @@ use core::fmt;
 pub enum VmEntry {
     /// From where it is: the first entry, and after an exit that needs no answer.
     Continue,
-    /// After [`VmExit::Io`] or [`VmExit::Mmio`] that reads: with this value, zero-extended.
+    /// After an exit that asks for a value ([`VmExit::Io`], [`VmExit::Mmio`],
+    /// [`VmExit::ReadMsr`], [`VmExit::Hypercall`]): with this one, zero-extended.
     Data(u64),
+    /// After [`VmExit::ReadMsr`] or [`VmExit::WriteMsr`]: there is no such register, or it does
+    /// not take that value. The guest gets a general protection fault.
+    Refuse,
 }
 
 /// What a guest did that its vCPU cannot finish alone.
@@ -42,6 +48,34 @@ pub enum VmExit {
         size: u8,
         /// The value written, if it is a write.
         write: Option<u64>,
+    },
+    /// A read of a model-specific register that the backend does not keep itself.
+    ReadMsr {
+        /// Its number.
+        index: u32,
+    },
+    /// A write to such a register.
+    WriteMsr {
+        /// Its number.
+        index: u32,
+        /// The value.
+        value: u64,
+    },
+    /// The guest called its hypervisor by `vmcall` or `vmmcall`, in KVM's convention: number in
+    /// RAX, arguments in RBX, RCX, RDX, RSI; the answer goes to RAX. Only where guests have
+    /// interrupts ([`machine`]).
+    Hypercall {
+        /// Which call.
+        number: u64,
+        /// Its arguments.
+        arguments: [u64; 4],
+    },
+    /// The guest can take an interrupt now ([`machine::MachineVcpu::request_window`]).
+    InterruptWindow,
+    /// An interrupt's service has ended ([`machine::LocalControllers::watch_ends`]).
+    EndOfInterrupt {
+        /// Its vector.
+        vector: u8,
     },
     /// The guest waits for an interrupt.
     Halt,
@@ -161,6 +195,12 @@ pub struct X86State {
     pub rsp: u64,
     /// First argument of the System V ABI.
     pub rdi: u64,
+    /// RSI: `boot_params` of Linux's 64-bit boot protocol.
+    pub rsi: u64,
+    /// RBX: `hvm_start_info` of PVH.
+    pub rbx: u64,
+    /// RDX: the processor's signature after reset and INIT.
+    pub rdx: u64,
     /// Flags.
     pub rflags: u64,
     /// Control registers.
@@ -179,6 +219,8 @@ pub struct X86State {
     pub tr: Segment,
     /// Base and limit of the GDT.
     pub gdt: (u64, u16),
+    /// Base and limit of the IDT.
+    pub idt: (u64, u16),
 }
 
 /// A vCPU's first state, by architecture.

@@ -89,7 +89,7 @@ impl KvmVcpu {
     fn settle(&mut self, entry: VmEntry) -> Option<VmExit> {
         let value = match entry {
             VmEntry::Data(value) => value,
-            VmEntry::Continue => 0,
+            VmEntry::Continue | VmEntry::Refuse => 0,
         };
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => None,

@@ -42,6 +42,9 @@ pub(crate) fn set_state(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), BackendE
         rip: state.rip,
         rsp: state.rsp,
         rdi: state.rdi,
+        rsi: state.rsi,
+        rbx: state.rbx,
+        rdx: state.rdx,
         // Bit 1 is always set (Intel SDM vol. 1 §3.4.3).
         rflags: state.rflags | 2,
         ..Default::default()
@@ -58,7 +61,7 @@ pub(crate) fn reset_fpu(vcpu: &VcpuFd) -> Result<(), BackendError> {
 
 fn sregs(state: &X86State) -> kvm_sregs {
     let data = segment(&state.data);
-    let (base, limit) = state.gdt;
+    let table = |(base, limit)| kvm_dtable { base, limit, ..Default::default() };
     kvm_sregs {
         cr0: state.cr0,
         cr3: state.cr3,
@@ -72,7 +75,8 @@ fn sregs(state: &X86State) -> kvm_sregs {
         gs: data,
         tr: segment(&state.tr),
         ldt: segment(&Segment::default()),
-        gdt: kvm_dtable { base, limit, ..Default::default() },
+        gdt: table(state.gdt),
+        idt: table(state.idt),
         ..Default::default()
     }
 }

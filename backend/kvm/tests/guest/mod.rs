@@ -110,6 +110,7 @@ pub fn state() -> VcpuState {
         data: segment(16, 0xc93),
         tr: Segment { limit: 0, ..segment(0, 0x8b) },
         gdt: (0x1000, 23),
+        ..X86State::default()
     })
 }
 

@@ -161,6 +161,15 @@ impl ExitHandler for Service {
             VmExit::Mmio { gpa, .. } => {
                 fault(format_args!("access to guest address {gpa:#x}, where there is no memory"))
             }
+            VmExit::ReadMsr { index } | VmExit::WriteMsr { index, .. } => fault(format_args!(
+                "access to model-specific register {index:#x}, which a unikernel does not have"
+            )),
+            VmExit::Hypercall { number, .. } => fault(format_args!(
+                "hypercall {number:#x} by vmcall: a unikernel's are writes to ports"
+            )),
+            VmExit::InterruptWindow | VmExit::EndOfInterrupt { .. } => {
+                Answer::Resume(VmEntry::Continue)
+            }
             VmExit::Halt => fault(format_args!(
                 "the guest executed hlt and would sleep for ever: a unikernel has no interrupts"
             )),

@@ -61,5 +61,6 @@ pub fn setup(
         data: gdt::DATA,
         tr: gdt::TASK,
         gdt: (GDT.0, gdt::LIMIT),
+        ..X86State::default()
     })
 }

@@ -1,0 +1,19 @@
+//! vCPUs by the processor's own virtualization.
+//!
+//! The kernel around it, our bare-metal image or Redox's, lends what [`Platform`] says and
+//! nothing else. No device and no mode is known here.
+//!
+//! Contract with that kernel: calls come with interrupts off; nothing here blocks or opens an
+//! interrupt window outside of the guest; a run ends with [`hypervisor::vcpu::VmExit::Interrupted`]
+//! at every host interrupt, and the caller lets the host take it; allocation is fallible; stack
+//! use stays under 16 KiB; no floating point; nothing that a guest does panics.
+
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod platform;
+
+pub use platform::{Frame, GuestRam, HostPhys, Platform};

@@ -1,0 +1,150 @@
+//! What a whole machine asks of its backend: an extension of [`crate::vcpu`] for guests with
+//! interrupts, several vCPUs and firmware (Type 1 and VirtIO modes).
+//!
+//! Order of calls: [`MachineBackend::create_machine`], fill its memory, then
+//! [`MachineVm::create_machine_vcpu`] for each vCPU; each vCPU is run by a thread of its own.
+//! Between two runs, and only then, its owner injects events and reads or sets its state.
+//!
+//! Who has the local interrupt controllers differs. Where [`MachineVm::local_controllers`] is
+//! `Some`, the backend has them itself (KVM's split irqchip), keeps waiting vCPUs inside, and
+//! takes interrupts as messages. Where it is `None`, the mode emulates them and gives each vCPU
+//! its interrupts by [`MachineVcpu::inject`].
+
+use super::{Backend, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState};
+use crate::device::MsiMessage;
+use alloc::sync::Arc;
+use core::ops::Range;
+
+/// What a backend is to put into a guest at its next entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A maskable interrupt. Only while [`MachineVcpu::interruptible`].
+    Interrupt {
+        /// Vector.
+        vector: u8,
+    },
+    /// A non-maskable interrupt. It stays pending in the vCPU until the guest can take it; a
+    /// second one meanwhile is the same.
+    Nmi,
+    /// An exception.
+    Exception {
+        /// Vector, below 32.
+        vector: u8,
+        /// Error code, for the vectors that have one.
+        error_code: Option<u32>,
+    },
+}
+
+/// One row of what CPUID tells a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuidEntry {
+    /// EAX before.
+    pub leaf: u32,
+    /// ECX before, where the leaf depends on it.
+    pub subleaf: Option<u32>,
+    /// EAX, EBX, ECX, EDX after.
+    pub registers: [u32; 4],
+}
+
+/// A machine's RAM and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineSpec<'a> {
+    /// Guest-physical ranges of RAM: page-aligned, ascending, disjoint. Firmware is RAM that
+    /// [`BackendVm::protect`] takes the write permission from.
+    pub ram: &'a [Range<u64>],
+    /// How many vCPUs will be made at most.
+    pub vcpus: u32,
+}
+
+/// A backend that can run whole machines.
+pub trait MachineBackend: Backend<Vm: MachineVm> {
+    /// Makes a VM with zeroed memory, which is not touched before it is used.
+    ///
+    /// # Errors
+    /// If the system cannot provide it.
+    fn create_machine(&self, spec: &MachineSpec<'_>) -> Result<Self::Vm, BackendError>;
+
+    /// What CPUID says to a guest that sees everything that this backend can give, before the
+    /// mode takes away and adds: the rows of one vCPU.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    fn supported_cpuid(&self) -> Result<alloc::vec::Vec<CpuidEntry>, BackendError>;
+}
+
+/// A VM that is a whole machine.
+///
+/// In it, unlike in a unikernel's VM, a write to memory without write permission is not a
+/// [`super::VmExit::MemoryFault`] but a [`super::VmExit::Mmio`] write, which the machine may
+/// ignore: firmware writes to ROM.
+pub trait MachineVm: BackendVm<Vcpu: MachineVcpu> {
+    /// The local interrupt controllers, where the backend has them.
+    fn local_controllers(&self) -> Option<Arc<dyn LocalControllers>> {
+        None
+    }
+
+    /// Makes vCPU number `index` (its local APIC ID), in `state` and with this CPUID. A vCPU that
+    /// waits for its start-up message is made all the same; its owner does not run it, or, where
+    /// the backend has the local controllers, the backend holds it.
+    ///
+    /// # Errors
+    /// If the system cannot provide it or the number has been used.
+    fn create_machine_vcpu(
+        &self,
+        index: u32,
+        cpuid: &[CpuidEntry],
+        state: VcpuState,
+        handler: Arc<dyn ExitHandler>,
+    ) -> Result<Self::Vcpu, BackendError>;
+}
+
+/// Local interrupt controllers that a backend has itself.
+pub trait LocalControllers: Send + Sync {
+    /// Delivers a message-signalled interrupt.
+    fn msi(&self, message: MsiMessage);
+
+    /// Drives the line of an external controller (x86: the 8259 pair's INTR, to the first vCPU).
+    /// While it is asserted the backend asks [`ExternalInterrupt::acknowledge`] for the vector.
+    fn set_external(&self, asserted: bool);
+
+    /// The vectors for which an end of interrupt is to be told ([`super::VmExit::EndOfInterrupt`]):
+    /// those of level-triggered lines. A set bit is a vector.
+    fn watch_ends(&self, vectors: [u64; 4]);
+}
+
+/// A vCPU of a whole machine.
+///
+/// None of these calls allocates or blocks, except where it says so.
+pub trait MachineVcpu: BackendVcpu {
+    /// Whether the guest would take a maskable interrupt at its next instruction: it has them
+    /// enabled, is in no interrupt shadow, and no event waits already.
+    fn interruptible(&self) -> bool;
+
+    /// Gives the guest an event at the next entry. An event that an exit interrupts is given
+    /// again by the backend itself.
+    fn inject(&mut self, event: Event);
+
+    /// Whether the next run is to end with [`super::VmExit::InterruptWindow`] as soon as the
+    /// guest is [`MachineVcpu::interruptible`].
+    fn request_window(&mut self, wanted: bool);
+
+    /// The task priority that the guest has set by CR8, as the APIC's TPR register (bits 4..8).
+    fn task_priority(&self) -> u8;
+
+    /// Sets what CR8 reads: the mode's local APIC has got a new task priority.
+    fn set_task_priority(&mut self, priority: u8);
+
+    /// The next run ends by this time at the latest ([`super::VmExit::Interrupted`]), in
+    /// nanoseconds of the host's monotonic clock. `None`: it does not end by time.
+    fn set_deadline(&mut self, monotonic_ns: Option<u64>);
+
+    /// The guest's cycle counter as it would read now (x86: the TSC with its offset).
+    fn cycles(&self) -> u64;
+
+    /// Puts the vCPU into a new state: reset, INIT, start-up. Vector and debug registers, and
+    /// system registers that the state does not name, get their values at reset.
+    ///
+    /// # Errors
+    /// If the system refuses it.
+    fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError>;
+}
