@@ -116,21 +116,19 @@ impl Bus {
         remove(&mut self.entries.write(), &range)
     }
 
-    /// Takes a device from one range and puts one at another, as one step. If the second part
-    /// fails the first is not undone: a BAR programmed onto another device answers nowhere.
+    /// Takes a device from wherever it is, and puts it at another range, as one step. If the
+    /// second part fails the first is not undone: a BAR programmed onto another device answers
+    /// nowhere. However a guest's moves overtake each other, a device is at one place at most.
     ///
     /// # Errors
-    /// [`BusError`].
-    pub fn change(
-        &self,
-        from: Option<Range<u64>>,
-        to: Option<(Range<u64>, DeviceRef)>,
-    ) -> Result<(), BusError> {
+    /// [`BusError::Empty`] and [`BusError::Overlap`].
+    pub fn place(&self, device: &DeviceRef, to: Option<Range<u64>>) -> Result<(), BusError> {
         let mut entries = self.entries.write();
-        let removed = from.map(|range| remove(&mut entries, &range)).transpose();
-        let inserted = to.map(|(range, device)| insert(&mut entries, range, device)).transpose();
-        drop(entries);
-        removed.map(drop).and(inserted.map(drop))
+        entries.retain(|entry| !Arc::ptr_eq(&entry.device.0, &device.0));
+        match to {
+            Some(range) => insert(&mut entries, range, device.clone()),
+            None => Ok(()),
+        }
     }
 
     /// Reads, with the bits that the width has. `None`: unclaimed, and the rule is

@@ -74,13 +74,14 @@ impl Devices {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                     }
                 }
+                Effect::Work(work) => request = self.apply(work.run()).or(request),
             }
         }
         request
     }
 
     fn change(&self, change: LayoutChange) -> Result<(), BusError> {
-        self.bus(change.space).change(change.from, change.to)
+        self.bus(change.space).place(&change.device, change.to)
     }
 
     fn bus(&self, space: Space) -> &Bus {
@@ -139,18 +140,17 @@ fn bytewise(
 mod tests {
     use super::super::Unclaimed;
     use super::super::{Access, Device, DeviceRef, InterruptSink, MsiMessage, SourceId, Trigger};
+    use super::super::{Work, WorkRef};
     use super::*;
     use crate::memory::Gpa;
     use crate::sync::Mutex;
     use alloc::sync::Arc;
     use alloc::vec::Vec;
-    use core::ops::Range;
     use proptest::prelude::*;
 
     /// Eight registers: 0 raises, 1 lowers, 2 shuts down, 3 resets, 4 moves itself to the value.
     struct Toy {
         source: SourceId,
-        range: Range<u64>,
         me: Option<DeviceRef>,
         registers: [u8; 8],
     }
@@ -177,11 +177,10 @@ mod tests {
                 (3, _) => effects.push(Effect::Reset),
                 (4, Some(me)) => {
                     let to = value..value.saturating_add(8);
-                    let from = core::mem::replace(&mut self.range, to.clone());
                     effects.push(Effect::ChangeLayout(LayoutChange {
                         space: Space::Mmio,
-                        from: Some(from),
-                        to: Some((to, me.clone())),
+                        device: me.clone(),
+                        to: Some(to),
                     }));
                 }
                 _ => {}
@@ -206,12 +205,7 @@ mod tests {
         let devices = Devices::new(bus(), bus(), Lines::new(log.clone()));
         let source = devices.lines.source(9, Trigger::Level);
         let range = 0x100..0x108;
-        let toy = Arc::new(Mutex::new(Toy {
-            source,
-            range: range.clone(),
-            me: None,
-            registers: *b"abcdefgh",
-        }));
+        let toy = Arc::new(Mutex::new(Toy { source, me: None, registers: *b"abcdefgh" }));
         let me = DeviceRef::shared(toy.clone());
         toy.lock().me = Some(me.clone());
         devices.mmio.insert(range, me.clone()).unwrap();
@@ -237,6 +231,32 @@ mod tests {
         assert_eq!(devices.answer(&write(0x104, 0)).unwrap().entry, None);
         assert_eq!(devices.answer(&write(0x4000, 0)), Some(done));
         assert_eq!(devices.refused_layouts(), 0);
+    }
+
+    /// Work that raises a line and has more work, which asks for a reset.
+    struct Twice(SourceId, bool);
+
+    impl Work for Twice {
+        fn run(&self) -> Effects {
+            let mut effects = Effects::new();
+            if self.1 {
+                effects.push(Effect::Raise(self.0));
+                effects.push(Effect::Work(WorkRef::new(Arc::new(Twice(self.0, false)))));
+            } else {
+                effects.push(Effect::Reset);
+            }
+            effects
+        }
+    }
+
+    #[test]
+    fn work_is_done_and_its_effects_too() {
+        let (devices, log) = machine();
+        let mut effects = Effects::new();
+        let source = devices.lines.source(5, Trigger::Level);
+        effects.push(Effect::Work(WorkRef::new(Arc::new(Twice(source, true)))));
+        assert_eq!(devices.apply(effects), Some(Request::Reset));
+        assert_eq!(*log.0.lock(), [(5, true)]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use super::bus::{DeviceRef, Space};
 use super::interrupt::{MsiMessage, SourceId};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::fmt;
 use core::ops::Range;
 
 /// One wish.
@@ -21,6 +23,8 @@ pub enum Effect {
     Reset,
     /// Move, show or hide a device.
     ChangeLayout(LayoutChange),
+    /// Do what may take long or block, such as a host's input and output.
+    Work(WorkRef),
 }
 
 /// A device's range changes (a guest moved a PCI BAR, or turned its decoding on or off).
@@ -28,10 +32,41 @@ pub enum Effect {
 pub struct LayoutChange {
     /// Which bus.
     pub space: Space,
-    /// The range that it had there, if it was shown.
-    pub from: Option<Range<u64>>,
-    /// The device and the range that it shall have, if it is to be shown.
-    pub to: Option<(Range<u64>, DeviceRef)>,
+    /// The device. It leaves every range that it has on that bus.
+    pub device: DeviceRef,
+    /// The range that it shall have, if it is to be shown.
+    pub to: Option<Range<u64>>,
+}
+
+/// What a device does when no lock is held, because it calls a host that may block.
+///
+/// Several threads may call [`Work::run`] at once, and one may call it while another is in it: it
+/// returns at once then, and the other does what there is to do.
+pub trait Work: Send + Sync {
+    /// Does all that there is to do and returns what follows of it.
+    fn run(&self) -> Effects;
+}
+
+/// Work as an effect carries it.
+#[derive(Clone)]
+pub struct WorkRef(Arc<dyn Work>);
+
+impl WorkRef {
+    /// Takes work.
+    pub fn new(work: Arc<dyn Work>) -> Self {
+        Self(work)
+    }
+
+    /// [`Work::run`].
+    pub fn run(&self) -> Effects {
+        self.0.run()
+    }
+}
+
+impl fmt::Debug for WorkRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkRef({:p})", Arc::as_ptr(&self.0))
+    }
 }
 
 /// The wishes of one access, in order. The first few need no allocation.

@@ -5,6 +5,9 @@
 //! [`Devices::answer`]. A device does not call the interrupt controller or the bus: it returns
 //! [`Effects`], which are applied after its lock and the bus's have been dropped.
 //!
+//! A device holds its lock for bounded work only. What may block or take long, such as a host's
+//! input and output, is an [`Effect::Work`], done by the thread that applies the effects.
+//!
 //! Lock order: the bus's map (read), dropped; then one device, dropped; then the lines, under
 //! which the [`InterruptSink`] is called. The sink is a leaf: it calls nothing here.
 //!
@@ -20,7 +23,7 @@ mod interrupt;
 pub use access::{Access, Width};
 pub use bus::{Bus, BusError, DeviceRef, Space, Unclaimed};
 pub use devices::{Devices, Outcome, Request};
-pub use effects::{Effect, Effects, LayoutChange};
+pub use effects::{Effect, Effects, LayoutChange, Work, WorkRef};
 pub use interrupt::{InterruptSink, Lines, MsiMessage, SourceId, Trigger};
 
 /// A device on a bus. It knows no backend and no transport.

@@ -63,13 +63,18 @@ fn ranges_without_bytes_are_refused() {
 #[test]
 fn a_move_onto_another_device_hides_the_moved_one() {
     let bus = Bus::new(Unclaimed::Fault);
-    bus.insert(0..16, probe(1)).unwrap();
-    bus.insert(16..32, probe(2)).unwrap();
-    assert!(bus.change(Some(0..16), Some((8..24, probe(1)))).is_err());
+    let (moved, still) = (probe(1), probe(2));
+    bus.insert(0..16, moved.clone()).unwrap();
+    bus.insert(16..32, still).unwrap();
+    assert!(bus.place(&moved, Some(16..32)).is_err());
     assert_eq!(read(&bus, 8, Width::Byte), None);
     assert!(read(&bus, 16, Width::Byte).is_some());
-    assert_eq!(bus.change(None, Some((8..16, probe(1)))), Ok(()));
-    assert!(bus.change(Some(0..8), None).is_err());
+    assert_eq!(bus.place(&moved, Some(8..16)), Ok(()));
+    assert!(read(&bus, 8, Width::Byte).is_some());
+    // It was never at 16..32, so leaving does not take away what is there.
+    assert_eq!(bus.place(&moved, None), Ok(()));
+    assert_eq!(read(&bus, 8, Width::Byte), None);
+    assert!(read(&bus, 16, Width::Byte).is_some());
 }
 
 #[derive(Debug, Clone)]
