@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod image;
 mod paths;
 mod process;
 mod qemu;
@@ -46,6 +47,9 @@ enum Task {
         after_help = "Example: cargo xtask vm -- redox-hvt --backend=kvm /unikernels/hello.hvt"
     )]
     Vm(vm::Options),
+    /// Build the bare-metal image; boot it in QEMU with --run
+    #[command(after_help = "Example: cargo xtask image --run -- selftest")]
+    Image(image::Options),
     /// Measure, beside the peers that are on PATH
     #[command(subcommand)]
     Bench(bench::Options),
@@ -84,6 +88,7 @@ fn start(task: Task) -> Result<i32> {
         Task::Test(options) => check::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
+        Task::Image(options) => image::run(&options),
         Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Unikernel(options) => unikernel::run(&options).map(|()| 0),
     }

@@ -1,0 +1,121 @@
+# From the boot loader to Rust: 32-bit protected mode without paging, to 64-bit mode at the
+# image's own addresses.
+#
+# In: EBX is the physical address of what the loader says; EAX is multiboot2's magic number if it
+# was that. Out: rust_start(kind, address) on the boot CPU's stack. Everything here runs at
+# physical addresses; the tables map the first 4 GiB there, and at the physical window, and their
+# first GiB at the top.
+
+.section .boot, "awx"
+.code32
+.global pvh_start
+pvh_start:
+    xor %eax, %eax
+.global multiboot_start
+multiboot_start:
+    cli
+    cld
+    mov %eax, %edi
+    mov %ebx, %esi
+    mov $boot_stack_low, %esp
+
+    # A CPU without 64-bit mode, or without no-execute, gets a message.
+    mov $0x80000000, %eax
+    cpuid
+    cmp $0x80000001, %eax
+    jb 8f
+    mov $0x80000001, %eax
+    cpuid
+    mov %edx, %eax
+    and $0x20100000, %eax
+    cmp $0x20100000, %eax
+    jne 8f
+
+    mov $0x20, %eax             # CR4.PAE
+    mov %eax, %cr4
+    mov $boot_pml4, %eax
+    mov %eax, %cr3
+    mov $0xc0000080, %ecx       # EFER: LME, NXE
+    rdmsr
+    or $0x900, %eax
+    wrmsr
+    mov $0x80010033, %eax       # CR0: PG, WP, NE, ET, MP, PE
+    mov %eax, %cr0
+    lgdt boot_gdt_pointer
+    ljmp $8, $2f
+
+8:  mov $boot_message, %esi
+    mov $0x3f8, %dx
+9:  lodsb
+    outb %al, %dx
+    test %al, %al
+    jnz 9b
+7:  hlt
+    jmp 7b
+
+.code64
+2:  xor %eax, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    mov %eax, %fs
+    mov %eax, %gs
+    mov %edi, %edi
+    mov %esi, %esi
+    movabs $boot_stack_top, %rsp
+    xor %ebp, %ebp
+    push %rbp
+    movabs $rust_start, %rax
+    jmp *%rax
+
+boot_message:
+    .asciz "redox-hypervisor: this processor has no 64-bit mode with no-execute pages\r\n"
+
+.balign 8
+boot_gdt:
+    .quad 0
+    .quad 0x00af9b000000ffff
+boot_gdt_pointer:
+    .word 15
+    .long boot_gdt
+
+.balign 4096
+.global boot_pml4
+boot_pml4:
+    .quad boot_pdpt + 3
+    .fill 255, 8, 0
+    .quad boot_pdpt + 3
+    .fill 254, 8, 0
+    .quad boot_pdpt_high + 3
+boot_pdpt:
+    .quad boot_pd + 0x0003
+    .quad boot_pd + 0x1003
+    .quad boot_pd + 0x2003
+    .quad boot_pd + 0x3003
+    .fill 508, 8, 0
+boot_pdpt_high:
+    .fill 510, 8, 0
+    .quad boot_pd + 3
+    .quad 0
+boot_pd:
+    .set page, 0
+    .rept 2048
+    .quad (page << 21) + 0x83
+    .set page, page + 1
+    .endr
+
+.section .note.Xen, "a", @note
+.balign 4
+    .long 4
+    .long 8
+    .long 18                    # XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad pvh_start
+
+.section .bss.stack, "aw", @nobits
+.balign 4096
+    .skip 32768
+.global boot_stack_top
+boot_stack_top:
+.set boot_stack_low, boot_stack_top - 0xffffffff80000000
+.text

@@ -1,0 +1,32 @@
+//! Port I/O.
+
+use core::arch::asm;
+
+/// Writes a byte.
+///
+/// # Safety
+/// What the device does must harm nobody.
+pub unsafe fn outb(port: u16, value: u8) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
+}
+
+/// Writes two bytes.
+///
+/// # Safety
+/// As for [`outb`].
+pub unsafe fn outw(port: u16, value: u16) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) };
+}
+
+/// Reads a byte.
+///
+/// # Safety
+/// As for [`outb`].
+pub unsafe fn inb(port: u16) -> u8 {
+    let value;
+    // SAFETY: as the caller promises.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack)) };
+    value
+}
