@@ -20,7 +20,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use hvt::{DEFAULT_SECTOR_SIZE, HvtConfig, HvtResource, ManifestSource, ResourceKind};
 pub use nearest::nearest;
 pub use size::{Bytes, SizeError, parse_size};
-pub use type1::{Type1Config, Virtualization};
+pub use type1::{Type1Config, Type1Console, Type1Disk, Type1Net, Virtualization};
 pub use virtio::{Transport, VirtioConfig, VirtioDevice, VirtioDeviceKind};
 
 use crate::mode::ModeKind;
@@ -86,10 +86,12 @@ impl VmConfig {
         self.mode.or_else(|| self.mode_config.mode())
     }
 
-    /// What it boots, wherever that is written: `vm.image` or `vm.hvt.unikernel`.
+    /// What it boots, wherever that is written: `vm.image`, `vm.hvt.unikernel` or
+    /// `vm.type1.kernel`.
     pub fn boot_image(&self) -> Option<&str> {
         let own = match &self.mode_config {
             ModeSpecificConfig::Hvt(hvt) => hvt.unikernel.as_deref(),
+            ModeSpecificConfig::Type1(type1) => type1.kernel.as_deref(),
             _ => None,
         };
         own.or(self.image.as_deref())
@@ -100,6 +102,14 @@ impl VmConfig {
         match &self.mode_config {
             ModeSpecificConfig::Hvt(hvt) => hvt.clone(),
             _ => HvtConfig::default(),
+        }
+    }
+
+    /// The part of Type 1 mode, or its defaults where the description has none.
+    pub fn type1(&self) -> Type1Config {
+        match &self.mode_config {
+            ModeSpecificConfig::Type1(type1) => type1.clone(),
+            _ => Type1Config::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Bytes, ConfigError, HvtConfig, HvtResource, MEMORY_SIZES, ModeSpecificConfig, NAME_LENGTHS,
-    PAGE_SIZE, Problem, ResourceKind, VCPU_COUNTS, VirtioConfig, VmConfig,
+    PAGE_SIZE, Problem, ResourceKind, Type1Config, VCPU_COUNTS, VirtioConfig, VmConfig,
 };
 use crate::mode::ModeKind;
 use alloc::format;
@@ -29,7 +29,8 @@ impl VmConfig {
             ModeSpecificConfig::VirtIO(virtio) => {
                 count("devices", virtio.devices.len(), VirtioConfig::MAX_DEVICES)
             }
-            ModeSpecificConfig::Type1(_) | ModeSpecificConfig::None => Ok(()),
+            ModeSpecificConfig::Type1(type1) => type1.check(),
+            ModeSpecificConfig::None => Ok(()),
         }
     }
 }
@@ -39,7 +40,7 @@ impl HvtConfig {
         if has_image && self.unikernel.is_some() {
             return Err(one_image());
         }
-        cmdline("cmdline", &self.cmdline)?;
+        cmdline("cmdline", &self.cmdline, Self::MAX_CMDLINE)?;
         count("resources", self.resources.len(), Self::MAX_RESOURCES)?;
         for (i, resource) in self.resources.iter().enumerate() {
             resource.check()?;
@@ -64,6 +65,23 @@ impl HvtResource {
                 filled("interface", interface)
             }
         }
+    }
+}
+
+impl Type1Config {
+    fn check(&self) -> Result<(), Problem> {
+        cmdline("cmdline", &self.cmdline, Self::MAX_CMDLINE)?;
+        let names = [("kernel", &self.kernel), ("initrd", &self.initrd)];
+        for (key, name) in names.into_iter().chain([("firmware", &self.firmware)]) {
+            name.as_ref().map_or(Ok(()), |name| filled(key, name))?;
+        }
+        count("disks and nets", self.disks.len() + self.nets.len(), Self::MAX_DEVICES)?;
+        self.disks.iter().try_for_each(|disk| filled("path", &disk.path))?;
+        for net in &self.nets {
+            unicast(net.mac.as_ref())?;
+            net.interface.as_ref().map_or(Ok(()), |name| filled("interface", name))?;
+        }
+        Ok(())
     }
 }
 
@@ -112,9 +130,9 @@ pub(super) fn memory(bytes: u64) -> Result<(), Problem> {
     Ok(())
 }
 
-pub(super) fn cmdline(key: &str, text: &str) -> Result<(), Problem> {
-    let rule = if text.len() > HvtConfig::MAX_CMDLINE {
-        format!("write at most {} bytes", HvtConfig::MAX_CMDLINE)
+pub(super) fn cmdline(key: &str, text: &str, most: usize) -> Result<(), Problem> {
+    let rule = if text.len() > most {
+        format!("write at most {most} bytes")
     } else if text.contains('\0') {
         "leave the zero byte out: it ends a command line".into()
     } else {
@@ -253,9 +271,9 @@ mod tests {
         for name in ["", "a\nb", &"x".repeat(64)] {
             assert!(VmConfig::new(name).validate(ModeKind::Type1).is_err(), "{name}");
         }
-        assert!(cmdline("cmdline", &"x".repeat(8191)).is_ok());
-        assert!(cmdline("cmdline", &"x".repeat(8192)).is_err());
-        assert!(cmdline("cmdline", "a\0b").is_err());
+        assert!(cmdline("cmdline", &"x".repeat(8191), 8191).is_ok());
+        assert!(cmdline("cmdline", &"x".repeat(8192), 8191).is_err());
+        assert!(cmdline("cmdline", "a\0b", 8191).is_err());
     }
 
     #[test]

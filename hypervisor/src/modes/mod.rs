@@ -1,3 +1,4 @@
 //! The modes: what kind of machine a guest sees.
 
 pub mod hvt;
+pub mod type1;

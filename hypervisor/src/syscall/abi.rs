@@ -58,7 +58,7 @@ pub struct RawVmConfig {
     pub image_length: u32,
     /// Bytes of the manifest's name (HVT); 0 is the one in the image.
     pub manifest_length: u32,
-    /// Bytes of the command line (HVT).
+    /// Bytes of the command line (HVT, Type 1).
     pub cmdline_length: u32,
 }
 
@@ -72,19 +72,20 @@ pub struct RawModeConfig {
     /// Type 1: 0 what there is, 1 VMX, 2 SVM, 3 EL2, 4 H-extension. VirtIO: transport, 0 PCI,
     /// 1 MMIO. HVT: 0.
     pub choice: u32,
-    /// Type 1: bit 0, nested. HVT: bit 0, no network ring. VirtIO: 0.
+    /// Type 1: bit 0, nested; bit 1, no console. HVT: bit 0, no network ring. VirtIO: 0.
     pub flags: u32,
     /// 0.
     pub reserved: u32,
 }
 
-/// A resource (HVT) or a device (VirtIO).
+/// A resource (HVT), a device (VirtIO), or a disk, network or image (Type 1).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct RawEntry {
-    /// 1 block, 2 network; with VirtIO also 3 console, 4 file system, 5 GPU.
+    /// 1 block, 2 network; with VirtIO also 3 console, 4 file system, 5 GPU; with Type 1 also
+    /// 6 kernel, 7 initial RAM disk, 8 firmware, each once.
     pub kind: u32,
-    /// Bit 0: `mac` is given (networks). Bit 1: read-only (VirtIO block).
+    /// Bit 0: `mac` is given (networks). Bit 1: read-only (VirtIO and Type 1 block).
     pub flags: u32,
     /// Bytes of a sector (HVT block); else 0.
     pub sector_size: u32,

@@ -4,7 +4,8 @@ use super::CallError;
 use super::abi::{RawEntry, RawModeConfig, RawVmConfig, mode_number, text};
 use crate::config::{
     HvtConfig, HvtResource, ManifestSource, ModeSpecificConfig, ResourceKind, Transport,
-    Type1Config, VirtioConfig, VirtioDevice, VirtioDeviceKind, Virtualization, VmConfig,
+    Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice, VirtioDeviceKind,
+    Virtualization, VmConfig,
 };
 use crate::mode::ModeKind;
 use alloc::string::String;
@@ -27,6 +28,12 @@ const VIRTUALIZATIONS: [Option<Virtualization>; 5] = [
 ];
 const HAS_MAC: u32 = 1;
 const READ_ONLY: u32 = 2;
+const NESTED: u32 = 1;
+const NO_CONSOLE: u32 = 2;
+/// Entries of Type 1 mode that are neither disks nor networks.
+const KERNEL: u32 = 6;
+const INITRD: u32 = 7;
+const FIRMWARE: u32 = 8;
 
 /// Reads the input of vm_create, field by field. The rules of the values themselves are
 /// [`VmConfig::validate`]'s.
@@ -53,6 +60,7 @@ pub fn decode(input: &[u8]) -> Result<VmConfig, CallError> {
             hvt.cmdline = cmdline.unwrap_or_default();
         }
         _ if manifest.is_some() => return Err(CallError::Reserved("manifest length")),
+        ModeSpecificConfig::Type1(type1) => type1.cmdline = cmdline.unwrap_or_default(),
         _ if cmdline.is_some() => return Err(CallError::Reserved("command line length")),
         _ => {}
     }
@@ -115,7 +123,7 @@ fn mode(field: &'static str, number: u32) -> Result<Option<ModeKind>, CallError>
 fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig, CallError> {
     zero("mode_config.reserved", raw.reserved)?;
     let kind = mode("mode_config.kind", raw.kind)?;
-    if matches!(kind, None | Some(ModeKind::Type1)) && !entries.is_empty() {
+    if kind.is_none() && !entries.is_empty() {
         return Err(CallError::Reserved("entry count"));
     }
     Ok(match kind {
@@ -125,9 +133,18 @@ fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig
             ModeSpecificConfig::None
         }
         Some(ModeKind::Type1) => {
-            flags("mode_config.flags", raw.flags, 1)?;
-            let virtualization = pick(&VIRTUALIZATIONS, raw.choice)?;
-            ModeSpecificConfig::Type1(Type1Config { virtualization, nested: raw.flags != 0 })
+            flags("mode_config.flags", raw.flags, NESTED | NO_CONSOLE)?;
+            let mut type1 = Type1Config {
+                virtualization: pick(&VIRTUALIZATIONS, raw.choice)?,
+                nested: raw.flags & NESTED != 0,
+                ..Type1Config::default()
+            };
+            if raw.flags & NO_CONSOLE != 0 {
+                type1.console = Type1Console::None;
+            }
+            let parts = entries.chunks_exact(size_of::<RawEntry>());
+            parts.map(entry).try_for_each(|raw| add_part(&mut type1, &raw?))?;
+            ModeSpecificConfig::Type1(type1)
         }
         Some(ModeKind::VirtIO) => {
             flags("mode_config.flags", raw.flags, 0)?;
@@ -215,6 +232,34 @@ fn resource(raw: &RawEntry) -> Result<HvtResource, CallError> {
     Ok(HvtResource { name, kind })
 }
 
+/// An entry of Type 1 mode: a disk, a network, or one of the images, each of which is there once.
+fn add_part(type1: &mut Type1Config, raw: &RawEntry) -> Result<(), CallError> {
+    zero("entry.sector_size", raw.sector_size)?;
+    let source = field("entry.source", &raw.source)?;
+    let image = match raw.kind {
+        1 => {
+            only(raw, READ_ONLY, false, true)?;
+            type1.disks.push(Type1Disk { path: source, read_only: raw.flags != 0 });
+            return Ok(());
+        }
+        2 => {
+            only(raw, HAS_MAC, false, true)?;
+            let interface = Some(source).filter(|name| !name.is_empty());
+            type1.nets.push(Type1Net { interface, mac: mac(raw) });
+            return Ok(());
+        }
+        KERNEL => &mut type1.kernel,
+        INITRD => &mut type1.initrd,
+        FIRMWARE => &mut type1.firmware,
+        kind => return Err(CallError::Value { field: "entry.kind", value: kind.into() }),
+    };
+    only(raw, 0, false, true)?;
+    match image.replace(source) {
+        None => Ok(()),
+        Some(_) => Err(CallError::Value { field: "entry.kind", value: raw.kind.into() }),
+    }
+}
+
 fn device(raw: &RawEntry) -> Result<VirtioDevice, CallError> {
     let wrong = CallError::Value { field: "entry.kind", value: raw.kind.into() };
     let index = usize::try_from(raw.kind).unwrap_or(usize::MAX).wrapping_sub(1);
@@ -267,13 +312,19 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
         cmdline_length: 0,
     };
     let (mut manifest, mut cmdline) = ("", "");
+    let mut image = config.boot_image();
     let entries = match &config.mode_config {
         ModeSpecificConfig::None => Vec::new(),
         ModeSpecificConfig::Type1(type1) => {
             let choice = VIRTUALIZATIONS.iter().position(|v| *v == type1.virtualization);
             raw.mode_config.choice = count("virtualization", choice.unwrap_or_default())?;
-            raw.mode_config.flags = type1.nested.into();
-            Vec::new()
+            raw.mode_config.flags = u32::from(type1.nested) * NESTED;
+            if type1.console == Type1Console::None {
+                raw.mode_config.flags |= NO_CONSOLE;
+            }
+            image = config.image.as_deref();
+            cmdline = &type1.cmdline;
+            raw_parts(type1)?
         }
         ModeSpecificConfig::VirtIO(virtio) => {
             raw.mode_config.choice = u32::from(virtio.transport == Transport::Mmio);
@@ -288,7 +339,7 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
             hvt.resources.iter().map(raw_resource).collect::<Result<_, _>>()?
         }
     };
-    let image = config.boot_image().unwrap_or_default();
+    let image = image.unwrap_or_default();
     raw.entries = count("entries", entries.len())?;
     raw.image_length = count("image", image.len())?;
     raw.manifest_length = count("manifest", manifest.len())?;
@@ -318,6 +369,20 @@ fn raw_net(source: &str, mac: Option<[u8; 6]>) -> Result<RawEntry, CallError> {
         source: fit("interface", source)?,
         ..blank(2)
     })
+}
+
+fn raw_parts(type1: &Type1Config) -> Result<Vec<RawEntry>, CallError> {
+    let images = [(KERNEL, &type1.kernel), (INITRD, &type1.initrd), (FIRMWARE, &type1.firmware)];
+    let images = images.into_iter().filter_map(|(kind, name)| Some((kind, name.as_ref()?)));
+    let images =
+        images.map(|(kind, name)| Ok(RawEntry { source: fit("image", name)?, ..blank(kind) }));
+    let disks = type1.disks.iter().map(|disk| {
+        let flags = if disk.read_only { READ_ONLY } else { 0 };
+        Ok(RawEntry { flags, source: fit("path", &disk.path)?, ..blank(1) })
+    });
+    let nets = type1.nets.iter();
+    let nets = nets.map(|net| raw_net(net.interface.as_deref().unwrap_or_default(), net.mac));
+    images.chain(disks).chain(nets).collect()
 }
 
 fn raw_resource(resource: &HvtResource) -> Result<RawEntry, CallError> {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::config::{
     HvtConfig, HvtResource, HypervisorConfig, ManifestSource, ModeSpecificConfig, ResourceKind,
-    Transport, Type1Config, VirtioConfig, VirtioDevice, Virtualization, VmConfig,
+    Transport, Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice,
+    Virtualization, VmConfig,
 };
 use crate::host::{Blob, Clock, HostError};
 use crate::mode::{Hypervisor, ModeKind, VcpuExit, VmInfo};
@@ -126,7 +127,20 @@ fn virtio() -> VmConfig {
 }
 
 fn type1() -> VmConfig {
-    let type1 = Type1Config { virtualization: Some(Virtualization::HExt), nested: true };
+    let type1 = Type1Config {
+        virtualization: Some(Virtualization::HExt),
+        nested: true,
+        kernel: Some("/boot/vmlinuz".into()),
+        initrd: Some("/boot/initrd".into()),
+        cmdline: "console=ttyS0".into(),
+        firmware: Some("/firmware".into()),
+        disks: [true, false].map(|read_only| Type1Disk { path: "disk".into(), read_only }).into(),
+        nets: vec![
+            Type1Net { interface: None, mac: Some([2, 0, 0, 0, 0, 1]) },
+            Type1Net { interface: Some("tap0".into()), mac: None },
+        ],
+        console: Type1Console::None,
+    };
     let mode_config = ModeSpecificConfig::Type1(type1);
     VmConfig { mode: Some(ModeKind::Type1), vcpus: 4, mode_config, ..VmConfig::new("t") }
 }

@@ -3,19 +3,32 @@
 use super::reader::{At, Reader};
 use crate::config::{
     ConfigError, DEFAULT_SECTOR_SIZE, HvtConfig, HvtResource, ManifestSource, Problem,
-    ResourceKind, Transport, Type1Config, VirtioConfig, VirtioDevice, VirtioDeviceKind,
-    Virtualization, validate,
+    ResourceKind, Transport, Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig,
+    VirtioDevice, VirtioDeviceKind, Virtualization, validate,
 };
 use alloc::string::String;
 
-pub(super) const TYPE1_KEYS: [&str; 2] = ["virtualization", "nested"];
+pub(super) const TYPE1_KEYS: [&str; 9] = [
+    "virtualization",
+    "nested",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "firmware",
+    "disks",
+    "nets",
+    "console",
+];
 pub(super) const VIRTIO_KEYS: [&str; 2] = ["transport", "devices"];
 pub(super) const HVT_KEYS: [&str; 6] =
     ["unikernel", "manifest", "resources", "cmdline", "args", "net_ring"];
 const DEVICE_KEYS: [&str; 7] = ["type", "driver", "path", "read_only", "interface", "mac", "tag"];
+const DISK_KEYS: [&str; 2] = ["path", "read_only"];
+const NET_KEYS: [&str; 2] = ["interface", "mac"];
 const RESOURCE_KEYS: [&str; 6] = ["type", "name", "path", "sector_size", "interface", "mac"];
 
 const VIRTUALIZATIONS: [&str; 4] = names(&Virtualization::NAMES);
+const CONSOLES: [&str; 2] = names(&Type1Console::NAMES);
 const TRANSPORTS: [&str; 2] = names(&Transport::NAMES);
 const DEVICES: [&str; 5] = names(&VirtioDeviceKind::NAMES);
 const RESOURCES: [(&str, bool); 2] = [("block", true), ("net", false)];
@@ -34,7 +47,40 @@ const fn names<T: Copy, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'st
 pub(super) fn type1(table: &Reader<'_, '_>) -> Result<Type1Config, ConfigError> {
     let virtualization =
         table.choice("virtualization", &VIRTUALIZATIONS, &Virtualization::NAMES)?;
-    Ok(Type1Config { virtualization, nested: table.boolean("nested")?.unwrap_or_default() })
+    let most = Type1Config::MAX_DEVICES;
+    let disks = table.tables("disks", most, &DISK_KEYS)?;
+    let nets = table.tables("nets", most, &NET_KEYS)?;
+    validate::count("disks and nets", disks.len() + nets.len(), most)
+        .map_err(|problem| table.error(table.at_key("nets"), problem))?;
+    Ok(Type1Config {
+        virtualization,
+        nested: table.boolean("nested")?.unwrap_or_default(),
+        kernel: filled(table, "kernel")?,
+        initrd: filled(table, "initrd")?,
+        cmdline: kernel_cmdline(table)?,
+        firmware: filled(table, "firmware")?,
+        disks: disks.iter().map(disk).collect::<Result<_, _>>()?,
+        nets: nets.iter().map(net).collect::<Result<_, _>>()?,
+        console: table.choice("console", &CONSOLES, &Type1Console::NAMES)?.unwrap_or_default(),
+    })
+}
+
+fn kernel_cmdline(table: &Reader<'_, '_>) -> Result<String, ConfigError> {
+    let Some((text, at)) = table.string("cmdline")? else { return Ok(String::new()) };
+    let checked = validate::cmdline("cmdline", text, Type1Config::MAX_CMDLINE);
+    checked.map_err(|problem| table.error(at, problem))?;
+    Ok(text.into())
+}
+
+fn disk(table: &Reader<'_, '_>) -> Result<Type1Disk, ConfigError> {
+    Ok(Type1Disk {
+        path: required(table, "path", "\"/path/to/disk.img\"")?,
+        read_only: table.boolean("read_only")?.unwrap_or_default(),
+    })
+}
+
+fn net(table: &Reader<'_, '_>) -> Result<Type1Net, ConfigError> {
+    Ok(Type1Net { interface: filled(table, "interface")?, mac: mac(table)? })
 }
 
 pub(super) fn virtio(table: &Reader<'_, '_>) -> Result<VirtioConfig, ConfigError> {
@@ -128,7 +174,7 @@ fn cmdline(table: &Reader<'_, '_>) -> Result<String, ConfigError> {
         (None, Some(args)) => ("args", args.join(" ")),
         (None, None) => return Ok(String::new()),
     };
-    let checked = validate::cmdline(key, &text);
+    let checked = validate::cmdline(key, &text, HvtConfig::MAX_CMDLINE);
     checked.map_err(|problem| table.error(table.at_key(key), problem))?;
     Ok(text)
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{
     HvtConfig, HvtResource, ManifestSource, ModeSpecificConfig, ResourceKind, Transport,
-    Type1Config, VirtioConfig, VirtioDevice, Virtualization,
+    Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice, Virtualization,
 };
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -68,7 +68,7 @@ fn refused(text: &str) -> String {
 #[test]
 fn the_type_1_example() {
     let vm = VmConfig::from_toml(TYPE1).unwrap();
-    let type1 = Type1Config { virtualization: Some(Virtualization::Vmx), nested: false };
+    let type1 = Type1Config { virtualization: Some(Virtualization::Vmx), ..Type1Config::default() };
     let expected = VmConfig {
         mode: Some(ModeKind::Type1),
         vcpus: 4,
@@ -78,6 +78,55 @@ fn the_type_1_example() {
     };
     assert_eq!(vm, expected);
     assert_eq!(vm.validate(ModeKind::Type1), Ok(()));
+}
+
+#[test]
+fn everything_of_type_1() {
+    let more = r#"kernel = "/vmlinuz"
+initrd = "/initrd"
+cmdline = "console=ttyS0"
+firmware = "/bios.bin"
+console = "none"
+[[vm.type1.disks]]
+path = "/disk.img"
+read_only = true
+[[vm.type1.disks]]
+path = "/other.img"
+[[vm.type1.nets]]
+[[vm.type1.nets]]
+interface = "tap0"
+mac = "02:00:00:00:00:01"
+"#;
+    let text = format!("{TYPE1}{more}");
+    let vm = VmConfig::from_toml(&text).unwrap();
+    assert_eq!(vm.boot_image(), Some("/vmlinuz"));
+    let disk = |path: &str, read_only| Type1Disk { path: path.into(), read_only };
+    let net = |interface: Option<&str>, mac| Type1Net { interface: interface.map(Into::into), mac };
+    let expected = Type1Config {
+        virtualization: Some(Virtualization::Vmx),
+        nested: false,
+        kernel: Some("/vmlinuz".into()),
+        initrd: Some("/initrd".into()),
+        cmdline: "console=ttyS0".into(),
+        firmware: Some("/bios.bin".into()),
+        disks: vec![disk("/disk.img", true), disk("/other.img", false)],
+        nets: vec![net(None, None), net(Some("tap0"), Some([2, 0, 0, 0, 0, 1]))],
+        console: Type1Console::None,
+    };
+    assert_eq!(vm.type1(), expected);
+    assert_eq!(vm.validate(ModeKind::Type1), Ok(()));
+    let cases = [
+        ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 15"),
+        ("\"console=ttyS0\"", &format!("\"{}\"", "x".repeat(2048)), "bad value \"xxx"),
+        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 16"),
+        ("02:00:00:00:00:01", "01:00:00:00:00:01", "bad value \"01:00:00:00:00:01\" for `mac`"),
+    ];
+    for (what, instead, expected) in cases {
+        let told = refused(&text.replacen(what, instead, 1));
+        assert!(told.starts_with(expected), "{told}");
+    }
+    let many = "[[vm.type1.disks]]\npath = \"x\"\n".repeat(30);
+    assert!(refused(&format!("{text}{many}")).contains("at most 31 entries"));
 }
 
 #[test]

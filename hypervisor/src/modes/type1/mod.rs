@@ -1,0 +1,9 @@
+//! Type 1 mode: whole machines for unmodified operating systems.
+//!
+//! The machine on x86_64 is a PC without a graphics adapter: local APICs and an I/O APIC, the
+//! 8259 pair, an 8254, a CMOS clock, a 16550A serial line, ACPI's fixed hardware, and PCI with
+//! ECAM. It is a [`board::Board`]; its map is [`layout`]; what it asks of a host is [`host`].
+
+pub mod board;
+pub mod host;
+pub mod layout;
