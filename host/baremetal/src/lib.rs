@@ -12,3 +12,5 @@ extern crate std;
 
 pub mod boot;
 pub mod frames;
+pub mod paging;
+pub mod symbols;

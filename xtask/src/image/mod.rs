@@ -1,5 +1,8 @@
 //! `cargo xtask image`: builds the bare-metal image, and boots it in QEMU on request.
 
+mod pack;
+
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -39,7 +42,7 @@ pub struct Options {
 /// Builds, and runs if asked; returns the status.
 pub fn run(options: &Options) -> Result<i32> {
     let image = build()?;
-    let size = std::fs::metadata(&image)?.len();
+    let size = fs::metadata(&image)?.len();
     process::say(&format!("{}: {} KiB", image.display(), size.div_ceil(1024)));
     if !options.run {
         return Ok(0);
@@ -80,7 +83,9 @@ pub fn build() -> Result<PathBuf> {
     // Frame pointers are what a trace follows; the image lies at a fixed address.
     command.env("RUSTFLAGS", "-Crelocation-model=static -Cforce-frame-pointers=yes");
     process::run(&mut command)?;
-    let image = target.join(TARGET).join("release/redox-hypervisor");
-    ensure!(image.is_file(), "cargo built no {}", image.display());
+    let linked = target.join(TARGET).join("release/redox-hypervisor");
+    ensure!(linked.is_file(), "cargo built no {}", linked.display());
+    let image = target.join("redox-hypervisor.elf");
+    fs::write(&image, pack::pack(&fs::read(&linked)?)?)?;
     Ok(image)
 }

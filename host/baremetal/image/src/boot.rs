@@ -1,13 +1,10 @@
 //! The first steps: `boot.s`, and reading what the boot loader says.
 
-use crate::memory::window;
+use crate::memory::{BOOT_MAPPED, window};
 use core::arch::global_asm;
 use host_baremetal::boot::{BootError, BootInfo, Physical, pvh};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
-
-/// What `boot.s` maps at the window.
-const BOOT_MAPPED: u64 = 4 << 30;
 
 /// Physical memory through the tables of `boot.s`.
 struct BootWindow;

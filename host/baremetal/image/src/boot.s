@@ -112,8 +112,12 @@ boot_pd:
     .asciz "Xen"
     .quad pvh_start
 
+# Its length, and a table of names: made by `cargo xtask image` after linking; none yet.
+.section .symbols, "a"
+.balign 16
+    .long 4
+
 .section .bss.stack, "aw", @nobits
-.balign 4096
     .skip 32768
 .global boot_stack_top
 boot_stack_top:

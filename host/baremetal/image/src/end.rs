@@ -2,6 +2,7 @@
 
 use crate::cpu::port::{outb, outw};
 use crate::log::{Level, line};
+use crate::trace;
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +33,22 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    if PANICKED.load(Ordering::Relaxed) {
+        halt();
+    }
+    line(Level::Error, format_args!("{info}"));
+    let (rip, rbp): (u64, u64);
+    // SAFETY: reading registers has no effect.
+    unsafe {
+        asm!("lea {}, [rip]", "mov {}, rbp", out(reg) rip, out(reg) rbp, options(nomem, nostack));
+    }
+    with_trace(rip, rbp)
+}
+
+/// Prints how it came to this, and leaves the machine.
+pub fn with_trace(rip: u64, rbp: u64) -> ! {
     if !PANICKED.swap(true, Ordering::Relaxed) {
-        line(Level::Error, format_args!("{info}"));
+        trace::print(rip, rbp);
     }
     exit(false)
 }

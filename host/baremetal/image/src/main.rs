@@ -16,6 +16,7 @@ mod memory;
 mod platform;
 mod selftest;
 mod serial;
+mod trace;
 
 use log::info;
 
@@ -30,6 +31,7 @@ extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
         Err(error) => panic!("{error}"),
     };
     memory::init(&boot);
+    cpu::init_stacks();
     info!("redox-hypervisor {}: {} MiB free", env!("CARGO_PKG_VERSION"), memory::free() >> 20);
     let wanted = |word: &str| boot.command_line.split_ascii_whitespace().any(|w| w == word);
     if wanted("selftest") {

@@ -2,7 +2,9 @@
 
 use super::local;
 use super::register::{cr2, cr3};
+use crate::end;
 use crate::log::{Level, line};
+use crate::memory::stack;
 use core::arch::naked_asm;
 
 /// What a stub saves, in the order of the stack.
@@ -130,5 +132,8 @@ extern "C" fn exception(r: &mut Registers) {
         cr2(),
         cr3()
     ));
-    panic!("{name}");
+    if r.vector == 14 && stack::is_guard(cr2()) {
+        say(format_args!("a stack has overflowed"));
+    }
+    end::with_trace(r.rip, r.rbp)
 }

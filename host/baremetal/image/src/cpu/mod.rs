@@ -12,3 +12,8 @@ pub fn init() {
     tables::load(local::this());
     register::init_control();
 }
+
+/// Gives the boot CPU's exceptions stacks of their own; memory is there now.
+pub fn init_stacks() {
+    tables::give_stacks(local::this());
+}

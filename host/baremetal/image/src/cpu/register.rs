@@ -66,6 +66,21 @@ pub fn cr3() -> u64 {
     value
 }
 
+/// Loads CR3.
+///
+/// # Safety
+/// The tables map everything that is in use as it is.
+pub unsafe fn set_cr3(root: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack)) };
+}
+
+/// Forgets what the processor remembers of an address's mapping.
+pub fn flush_page(at: usize) {
+    // SAFETY: costs time at most.
+    unsafe { asm!("invlpg [{}]", in(reg) at, options(nostack)) };
+}
+
 /// Sets an extended control register.
 ///
 /// # Safety

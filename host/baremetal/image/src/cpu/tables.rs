@@ -6,6 +6,7 @@
 
 use super::exception::STUBS;
 use super::local::Local;
+use crate::memory::stack::Stack;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::size_of;
@@ -17,8 +18,10 @@ pub const DATA: u16 = 0x10;
 /// Selector of the TSS.
 pub const TSS: u16 = 0x18;
 
-const STACK_SIZE: usize = 8192;
+/// Stacks for exceptions.
 const STACKS: usize = 4;
+/// Each is a frame of this order.
+const STACK_ORDER: u8 = 1;
 
 /// A 64-bit TSS (APM vol. 2 figure 12-8).
 #[repr(C, packed(4))]
@@ -32,15 +35,11 @@ struct Tss {
     io_map: u16,
 }
 
-#[repr(C, align(16))]
-struct Stack(UnsafeCell<[u8; STACK_SIZE]>);
-
 /// A CPU's tables.
 #[repr(C)]
 pub struct Tables {
     gdt: [u64; 5],
     tss: Tss,
-    stacks: [Stack; STACKS],
 }
 
 impl Tables {
@@ -55,14 +54,10 @@ impl Tables {
             reserved3: 0,
             io_map: 104,
         };
-        let stacks = [const { Stack(UnsafeCell::new([0; STACK_SIZE])) }; STACKS];
-        Self { gdt: [0; 5], tss, stacks }
+        Self { gdt: [0; 5], tss }
     }
 
     fn fill(&mut self) {
-        for (index, stack) in self.stacks.iter().enumerate() {
-            self.tss.ist[index] = (stack.0.get().addr() + STACK_SIZE) as u64;
-        }
         let base = (&raw const self.tss).addr() as u64;
         let limit = (size_of::<Tss>() - 1) as u64;
         let low = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
@@ -117,7 +112,7 @@ pub fn load(local: &'static Local) {
     tables.fill();
     let gdt = Pointer { limit: 39, base: tables.gdt.as_ptr().addr() as u64 };
     if local.number == 0 {
-        fill_idt();
+        fill_idt(false);
     }
     let idt = Pointer { limit: 4095, base: IDT.0.get().addr() as u64 };
     // SAFETY: the GDT has code, data and TSS at these selectors; it lives for ever, and so does
@@ -145,10 +140,28 @@ pub fn load(local: &'static Local) {
     }
 }
 
-fn fill_idt() {
-    // SAFETY: only the boot CPU comes here, before it has an IDT.
+/// Gives this CPU's exceptions their stacks, when there is memory; on the boot CPU first.
+pub fn give_stacks(local: &'static Local) {
+    // SAFETY: the tables are this CPU's; the processor reads the TSS only at exceptions.
+    let tss = unsafe { &mut (*local.tables.get()).tss };
+    let mut tops = [0; 7];
+    for top in &mut tops[..STACKS] {
+        let stack = Stack::new(STACK_ORDER).unwrap_or_else(|| panic!("no memory for a CPU"));
+        *top = stack.top() as u64;
+        core::mem::forget(stack);
+    }
+    tss.ist = tops;
+    if local.number == 0 {
+        fill_idt(true);
+    }
+}
+
+/// Fills the IDT. Before there are stacks, exceptions come on the one in use.
+fn fill_idt(stacks: bool) {
+    // SAFETY: only the boot CPU comes here, while it is alone and with interrupts off.
     let idt = unsafe { &mut *IDT.0.get() };
     for (vector, stub) in STUBS.iter().enumerate() {
-        idt[vector] = Gate::new(*stub as *const () as u64, stack_of(vector));
+        let stack = if stacks { stack_of(vector) } else { 0 };
+        idt[vector] = Gate::new(*stub as *const () as u64, stack);
     }
 }

@@ -1,7 +1,10 @@
-//! Memory: the physical window, frames, the heap.
+//! Memory: the physical window, frames, the heap, the image's own mapping, stacks.
 
 mod heap;
+pub mod space;
+pub mod stack;
 
+use crate::trace;
 use core::ops::Range;
 use host_baremetal::boot::{BootInfo, RegionKind};
 use host_baremetal::frames::{Frames, PAGE};
@@ -9,8 +12,8 @@ use hypervisor::sync::Mutex;
 
 /// Where physical address 0 appears.
 const WINDOW: usize = 0xffff_8000_0000_0000;
-/// What is mapped there.
-const MAPPED: u64 = 4 << 30;
+/// What `boot.s` maps there.
+pub const BOOT_MAPPED: u64 = 4 << 30;
 /// Below is the firmware's and the boot loader's.
 const LOW: u64 = 1 << 20;
 /// Where the image is linked, above where it lies.
@@ -20,7 +23,6 @@ static FRAMES: Mutex<Option<Frames>> = Mutex::new(None);
 
 unsafe extern "C" {
     static image_start: u8;
-    static data_end: u8;
 }
 
 /// Where a physical address appears.
@@ -31,41 +33,59 @@ pub fn window(at: u64) -> *mut u8 {
 
 /// The physical addresses of the image.
 fn image() -> Range<u64> {
-    let (start, end) = (&raw const image_start, &raw const data_end);
-    start.addr() as u64..(end.addr() - IMAGE_OFFSET) as u64
+    let end = trace::table().end - IMAGE_OFFSET;
+    (&raw const image_start).addr() as u64..(end as u64).next_multiple_of(PAGE)
 }
 
-/// Takes over what RAM is free.
+/// Takes over what RAM is free, and maps the image and RAM as they stay.
 pub fn init(boot: &BootInfo) {
     let mut taken = boot.modules.clone();
     let room = taken.try_push(image()).is_ok();
     assert!(room, "too many boot modules");
     let ram = || boot.regions.iter().filter(|region| region.kind == RegionKind::Ram);
-    let end = ram().map(|region| region.range.end).max().unwrap_or(0).min(MAPPED);
-    let clipped = |range: &Range<u64>| range.start.max(LOW)..range.end.min(MAPPED);
+    let end = ram().map(|region| region.range.end).max().unwrap_or(0);
 
-    let size = Frames::table_size(end);
-    let mut tables = None;
-    for region in ram() {
-        BootInfo::without(clipped(&region.range), &taken, &mut |free| {
-            let start = free.start.next_multiple_of(PAGE);
-            if tables.is_none() && start + size <= free.end {
-                tables = Some(start..start + size);
-            }
-        });
-    }
-    let Some(tables) = tables else { panic!("no RAM for the page frame tables") };
-    // SAFETY: free RAM, cut out of what is added below; the window maps all of it.
-    let mut frames = unsafe { Frames::new(window(0), window(tables.start), end) };
-    for region in ram() {
-        BootInfo::without(clipped(&region.range), &taken, &mut |free| {
-            BootInfo::without(free, core::slice::from_ref(&tables), &mut |free| {
-                // SAFETY: RAM that neither image nor modules nor tables are in.
-                unsafe { frames.add(free) };
-            });
-        });
-    }
+    let tables = place_for_tables(boot, &taken, Frames::table_size(end));
+    let room = taken.try_push(tables.clone()).is_ok();
+    assert!(room, "too many boot modules");
+    // SAFETY: free RAM, which is not added below; `boot.s` maps it, and so does `space`.
+    let frames = unsafe { Frames::new(window(0), window(tables.start), end) };
     *FRAMES.lock() = Some(frames);
+    add(boot, &taken, LOW..BOOT_MAPPED);
+    space::init(boot, &image());
+    add(boot, &taken, BOOT_MAPPED..u64::MAX);
+}
+
+/// Free RAM for the frame allocator's tables, where `boot.s` maps it.
+fn place_for_tables(boot: &BootInfo, taken: &[Range<u64>], size: u64) -> Range<u64> {
+    let mut found = None;
+    each_free(boot, taken, LOW..BOOT_MAPPED, &mut |free| {
+        let start = free.start.next_multiple_of(PAGE);
+        if found.is_none() && start + size <= free.end {
+            found = Some(start..start + size);
+        }
+    });
+    found.unwrap_or_else(|| panic!("no RAM for the page frame tables"))
+}
+
+/// Adds free RAM inside of `limits`.
+fn add(boot: &BootInfo, taken: &[Range<u64>], limits: Range<u64>) {
+    let mut frames = FRAMES.lock();
+    let Some(frames) = frames.as_mut() else { return };
+    // SAFETY: RAM that is free, and mapped at the window.
+    each_free(boot, taken, limits, &mut |free| unsafe { frames.add(free) });
+}
+
+fn each_free(
+    boot: &BootInfo,
+    taken: &[Range<u64>],
+    limits: Range<u64>,
+    found: &mut dyn FnMut(Range<u64>),
+) {
+    for region in boot.regions.iter().filter(|region| region.kind == RegionKind::Ram) {
+        let range = region.range.start.max(limits.start)..region.range.end.min(limits.end);
+        BootInfo::without(range, taken, found);
+    }
 }
 
 /// Free bytes.

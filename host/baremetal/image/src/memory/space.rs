@@ -1,0 +1,156 @@
+//! The image's own address space: no page of it can be written and executed.
+//!
+//! | from | what |
+//! |---|---|
+//! | `0xffff_8000_0000_0000` | the window: RAM at its physical address, without the image |
+//! | `0xffff_a000_0000_0000` | stacks, with pages in between that are not mapped |
+//! | `0xffff_b000_0000_0000` | device registers and tables of the firmware |
+//! | `0xffff_c000_0000_0000` | RAM of guests |
+//! | `0xffff_ffff_8000_0000` | the image, in pages of 4 KiB, each section with its rights |
+
+#![allow(clippy::cast_possible_truncation)]
+
+use super::{IMAGE_OFFSET, LOW, WINDOW, alloc, alloc_raw, release, window};
+use crate::cpu::register::{flush_page, set_cr3};
+use crate::trace;
+use core::ops::Range;
+use host_baremetal::boot::{BootInfo, RegionKind};
+use host_baremetal::frames::PAGE;
+use host_baremetal::paging::{NoMemory, PageTables, Rights, Size, Tables};
+use hypervisor::sync::Mutex;
+
+/// Where device registers go.
+const DEVICES: u64 = 0xffff_b000_0000_0000;
+
+unsafe extern "C" {
+    static text_start: u8;
+    static rodata_start: u8;
+    static data_start: u8;
+    static boot_stack_guard: u8;
+    static data_end: u8;
+}
+
+/// Page tables in frames.
+struct FromFrames;
+
+// SAFETY: frames are zeroed, ours alone, and reached through the window.
+unsafe impl Tables for FromFrames {
+    fn alloc(&mut self) -> Option<u64> {
+        alloc(0)
+    }
+
+    fn release(&mut self, table: u64) {
+        // SAFETY: from `alloc`; the page tables no longer use it.
+        unsafe { release(table, 0) };
+    }
+
+    fn entries(&self, table: u64) -> *mut u64 {
+        window(table).cast()
+    }
+}
+
+struct Space {
+    tables: PageTables<FromFrames>,
+    /// Where the next device goes.
+    device: u64,
+}
+
+/// Taken before the frames' lock.
+static SPACE: Mutex<Option<Space>> = Mutex::new(None);
+
+/// Maps the image and RAM as they stay, and switches to that.
+pub fn init(boot: &BootInfo, image: &Range<u64>) {
+    let Ok(space) = build(boot, image) else { panic!("no RAM for page tables") };
+    let root = space.tables.root();
+    *SPACE.lock() = Some(space);
+    // SAFETY: all that is in use is mapped where it was: image, boot stack, and frames.
+    unsafe { set_cr3(root) };
+}
+
+fn build(boot: &BootInfo, image: &Range<u64>) -> Result<Space, NoMemory> {
+    let mut tables = PageTables::new(FromFrames)?;
+    let mut result = Ok(());
+    for region in boot.regions.iter().filter(|region| region.kind == RegionKind::Ram) {
+        let start = region.range.start.max(LOW).next_multiple_of(PAGE);
+        let range = start..region.range.end / PAGE * PAGE;
+        BootInfo::without(range, core::slice::from_ref(image), &mut |part| {
+            let at = part.start + WINDOW as u64..part.end + WINDOW as u64;
+            result = result.and(tables.map(at, part.start, Rights::DATA, largest()));
+        });
+    }
+    result?;
+    for (range, rights) in sections() {
+        let to = range.start - IMAGE_OFFSET as u64;
+        tables.map(range, to, rights, Size::Small)?;
+    }
+    Ok(Space { tables, device: DEVICES })
+}
+
+/// The largest page of this processor.
+fn largest() -> Size {
+    let huge = crate::cpu::register::cpuid(0x8000_0001, 0)[3] & (1 << 26) != 0;
+    if huge { Size::Huge } else { Size::Large }
+}
+
+/// The image's sections, as the linker script has them.
+fn sections() -> [(Range<u64>, Rights); 5] {
+    let range = |from: *const u8, to: *const u8| from.addr() as u64..to.addr() as u64;
+    let code = range(&raw const text_start, &raw const rodata_start);
+    let constants = range(&raw const rodata_start, &raw const data_start);
+    let before = range(&raw const data_start, &raw const boot_stack_guard);
+    let after = range((&raw const boot_stack_guard).wrapping_add(4096), &raw const data_end);
+    let names = trace::table();
+    let names = names.start as u64 / PAGE * PAGE..(names.end as u64).next_multiple_of(PAGE);
+    [
+        (code, Rights::CODE),
+        (constants, Rights::CONSTANT),
+        (before, Rights::DATA),
+        (after, Rights::DATA),
+        (names, Rights::CONSTANT),
+    ]
+}
+
+/// Maps memory for the image itself, at an address of its own areas.
+pub fn map(at: u64, to: u64, length: u64, rights: Rights) -> Option<()> {
+    let mut space = SPACE.lock();
+    space.as_mut()?.tables.map(at..at + length, to, rights, Size::Small).ok()
+}
+
+/// Maps registers of a device, or tables of the firmware, for good.
+pub fn map_device(at: u64, length: u64, rights: Rights) -> Option<*mut u8> {
+    let (start, end) = (at / PAGE * PAGE, at.checked_add(length)?.next_multiple_of(PAGE));
+    let mut space = SPACE.lock();
+    let space = space.as_mut()?;
+    let place = space.device;
+    let range = place..place + (end - start);
+    space.device = range.end;
+    space.tables.map(range, start, rights, Size::Small).ok()?;
+    let address = (place + (at - start)) as usize;
+    Some(core::ptr::with_exposed_provenance_mut(address))
+}
+
+/// Whether an address can be read.
+pub fn is_mapped(at: u64) -> bool {
+    // Also called when all is lost, maybe by who holds the lock: then nothing is known.
+    let Some(space) = SPACE.try_lock() else { return false };
+    space.as_ref().is_some_and(|space| space.tables.translate(at).is_some())
+}
+
+/// Takes a page of the identity map, where a CPU starts, in or out: code only.
+#[allow(dead_code)]
+pub fn map_low(page: u64, mapped: bool) -> Option<()> {
+    let mut space = SPACE.lock();
+    let tables = &mut space.as_mut()?.tables;
+    if mapped {
+        tables.map(page..page + PAGE, page, Rights::CODE, Size::Small).ok()?;
+    } else {
+        tables.unmap(page..page + PAGE, &mut |_, _| ());
+        flush_page(page as usize);
+    }
+    Some(())
+}
+
+/// Frames of stacks need no zeros.
+pub fn stack_frame(order: u8) -> Option<u64> {
+    alloc_raw(order)
+}
