@@ -73,6 +73,11 @@ impl Prepared {
             parent: getpid(),
         })
     }
+
+    /// Where the guest's process will have the monitor's [`Cpu`].
+    pub fn cpu_address(&self) -> usize {
+        (&raw const self.monitor.cpu).addr()
+    }
 }
 
 /// The child's life. It ends in the guest's, or with a word in the report.

@@ -14,6 +14,7 @@
 //! Limits, each with an error: one vCPU, no page tables of the guest's own, no 32-bit code.
 
 mod child;
+mod debug;
 mod filter;
 mod layout;
 mod monitor;
@@ -24,6 +25,7 @@ mod vm;
 
 pub mod emulate;
 
+pub use debug::debug_rules;
 pub use vcpu::SandboxVcpu;
 pub use vm::SandboxVm;
 
@@ -40,8 +42,8 @@ pub struct SandboxConfig {
     pub descriptors: Vec<RawFd>,
     /// The system calls that they make.
     pub rules: Vec<host_linux::confine::Rule>,
-    /// Leave hypercall sites as they are, so that each traps. Slow; for debuggers, which then see
-    /// the guest's own code.
+    /// Leave hypercall sites as they are, so that each traps, and trace the guest's process. Slow;
+    /// for debuggers ([`hypervisor::debug`]), which then see the guest's own code.
     pub keep_code: bool,
 }
 

@@ -4,6 +4,7 @@
 
 use crate::Child;
 use crate::child::{self, Prepared};
+use crate::debug::{Debugger, Subject};
 use crate::report::Report;
 use hypervisor::vcpu::{BackendError, BackendVcpu, Ending, VmEntry, VmExit, line};
 use rustix::event::{PollFd, PollFlags};
@@ -22,6 +23,8 @@ pub struct SandboxVcpu {
     pid: Pid,
     started: bool,
     ended: bool,
+    /// While it is debugged.
+    pub(crate) debugger: Option<Debugger>,
 }
 
 impl SandboxVcpu {
@@ -30,7 +33,10 @@ impl SandboxVcpu {
     /// [`run`]: BackendVcpu::run
     pub(crate) fn spawn(child: Child<'_>) -> Result<Self, BackendError> {
         let report = Arc::new(Report::new()?);
+        let file = child.config.keep_code.then(|| Subject::file(child.file)).transpose()?;
+        let (end, entry) = (child.memory.end().0, child.state.rip);
         let prepared = Prepared::new(child, Arc::clone(&report))?;
+        let subject = file.map(|file| Subject { file, end, entry, cpu: prepared.cpu_address() });
         // SAFETY: the child does nothing but `become_guest`, which neither allocates nor takes a
         // lock, so the state of other threads at this moment does not matter to it.
         let pid = match unsafe { libc::fork() } {
@@ -46,7 +52,30 @@ impl SandboxVcpu {
         })?;
         let process = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|e| BackendError::new(format!("pidfd_open (Linux 5.3 and later): {e}")))?;
-        Ok(Self { report, process, pid, started: false, ended: false })
+        let mut vcpu = Self { report, process, pid, started: false, ended: false, debugger: None };
+        if let Some(subject) = subject {
+            vcpu.debugger = Some(Debugger::seize(subject, pid, &vcpu.process)?);
+        }
+        Ok(vcpu)
+    }
+
+    /// Gives the starting signal. `false` if that was done before.
+    pub(crate) fn let_go(&mut self) -> bool {
+        let first = !std::mem::replace(&mut self.started, true);
+        if first {
+            self.report.start();
+        }
+        first
+    }
+
+    /// How the guest ends, which is now.
+    pub(crate) fn wait_for_end(&mut self) -> Result<Ending, BackendError> {
+        let options = WaitIdOptions::EXITED;
+        let failed = |e| BackendError::new(format!("waiting for the guest's process: {e}"));
+        let status = waitid(WaitId::PidFd(self.process.as_fd()), options).map_err(failed)?;
+        self.ended = true;
+        let status = status.ok_or_else(|| failed(Errno::CHILD))?;
+        self.ending(&status)
     }
 
     /// The guest's process, for a debugger.
@@ -93,10 +122,7 @@ impl BackendVcpu for SandboxVcpu {
     /// is the end, or [`VmExit::Interrupted`] after a signal handler has run here. Signals that
     /// the caller has blocked are let in while it waits, and only then.
     fn run(&mut self, _entry: VmEntry) -> Result<VmExit, BackendError> {
-        if !self.started {
-            self.started = true;
-            self.report.start();
-        }
+        self.let_go();
         loop {
             let mut fds = [PollFd::new(&self.process, PollFlags::IN)];
             match poll_with_signals(&mut fds) {

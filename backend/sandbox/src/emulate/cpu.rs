@@ -1,5 +1,6 @@
 //! The registers that a user process has not got, and those that it has.
 
+use core::mem::offset_of;
 use hypervisor::memory::{Gpa, GuestMemory};
 use hypervisor::vcpu::{Segment, X86State};
 
@@ -100,6 +101,13 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// Where a debugger, which looks from another process, finds the interrupt flag.
+    pub(crate) const INTERRUPTS_AT: usize = offset_of!(Self, interrupts);
+    /// As above: the selector of CS.
+    pub(crate) const CS_AT: usize = offset_of!(Self, cs);
+    /// As above: the selectors of ES, -, SS, DS, FS, GS.
+    pub(crate) const DATA_AT: usize = offset_of!(Self, data);
+
     /// The state in which the tender starts a guest.
     pub fn new(state: &X86State) -> Self {
         Self {
