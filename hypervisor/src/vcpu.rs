@@ -186,6 +186,24 @@ pub struct Segment {
     pub attributes: u16,
 }
 
+impl Segment {
+    /// Bit of [`Segment::attributes`]: the limit counts pages.
+    const GRANULARITY: u16 = 1 << 11;
+
+    /// The 8 bytes that describe it in a descriptor table; of a system segment's 16, the first.
+    pub const fn descriptor(&self) -> u64 {
+        let attributes = self.attributes as u64;
+        let pages = self.attributes & Self::GRANULARITY != 0;
+        let limit = (if pages { self.limit >> 12 } else { self.limit }) as u64;
+        (limit & 0xffff)
+            | (self.base & 0xff_ffff) << 16
+            | (attributes & 0xff) << 40
+            | (limit >> 16 & 0xf) << 48
+            | (attributes >> 8 & 0xf) << 52
+            | (self.base >> 24 & 0xff) << 56
+    }
+}
+
 /// The state of an x86 vCPU before its first instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct X86State {

@@ -13,29 +13,13 @@ pub const TASK: Segment = Segment { selector: 0, base: 0, limit: 0, attributes: 
 /// Limit of the table: three descriptors.
 pub const LIMIT: u16 = 3 * 8 - 1;
 
-/// Bit of [`Segment::attributes`]: the limit counts pages.
-const GRANULARITY: u16 = 1 << 11;
-
 /// Writes the table.
 pub fn write(memory: &GuestMemory) -> Result<(), MemoryError> {
     for segment in [CODE, DATA] {
         let at = Gpa(GDT.0 + u64::from(segment.selector));
-        memory.write_obj(at, &descriptor(&segment))?;
+        memory.write_obj(at, &segment.descriptor())?;
     }
     Ok(())
-}
-
-/// The 8 bytes that describe a segment.
-fn descriptor(segment: &Segment) -> u64 {
-    let attributes = u64::from(segment.attributes);
-    let pages = segment.attributes & GRANULARITY != 0;
-    let limit = u64::from(if pages { segment.limit >> 12 } else { segment.limit });
-    (limit & 0xffff)
-        | (segment.base & 0xff_ffff) << 16
-        | (attributes & 0xff) << 40
-        | (limit >> 16 & 0xf) << 48
-        | (attributes >> 8 & 0xf) << 52
-        | (segment.base >> 24 & 0xff) << 56
 }
 
 #[cfg(test)]
@@ -45,9 +29,9 @@ mod tests {
     /// The values that the manuals' figures give for these segments.
     #[test]
     fn descriptors_are_packed_as_the_manual_draws_them() {
-        assert_eq!(descriptor(&CODE), 0x00af_9900_0000_ffff);
-        assert_eq!(descriptor(&DATA), 0x00cf_9300_0000_ffff);
+        assert_eq!(CODE.descriptor(), 0x00af_9900_0000_ffff);
+        assert_eq!(DATA.descriptor(), 0x00cf_9300_0000_ffff);
         let odd = Segment { selector: 0, base: 0x1234_5678, limit: 0xabcde, attributes: 0x4f2 };
-        assert_eq!(descriptor(&odd), 0x124a_f234_5678_bcde);
+        assert_eq!(odd.descriptor(), 0x124a_f234_5678_bcde);
     }
 }

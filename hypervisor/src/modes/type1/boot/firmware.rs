@@ -1,0 +1,58 @@
+//! Firmware: a ROM image that ends at 4 GiB and, its last part, at 1 MiB.
+//!
+//! Order: the machine's memory has the two ranges of [`Rom::new`] as RAM; [`Rom::load`] fills
+//! both; the write permission is taken from [`Rom::high`]; the first vCPU starts in
+//! [`super::state::reset`]. What is below 1 MiB stays writable: firmware copies itself there and
+//! switches it to "RAM" by the host bridge's PAM registers, which is what it is already.
+
+use super::StartError;
+use super::read::load;
+use crate::host::Blob;
+use crate::memory::{Gpa, GuestMemory};
+use core::ops::Range;
+
+const END: u64 = 1 << 32;
+const PAGE: u64 = 4 << 10;
+const SMALLEST: u64 = 64 << 10;
+const LARGEST: u64 = 16 << 20;
+/// As much of the image's end is also seen below 1 MiB.
+const LOW: u64 = 128 << 10;
+const LOW_END: u64 = 1 << 20;
+
+/// Where a firmware image goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rom {
+    /// All of it, up to 4 GiB: read-only.
+    pub high: Range<u64>,
+    /// Its end, below 1 MiB.
+    pub low: Range<u64>,
+}
+
+impl Rom {
+    /// Where an image of this size goes.
+    ///
+    /// # Errors
+    /// [`StartError::FirmwareSize`].
+    pub fn new(size: u64) -> Result<Self, StartError> {
+        if !(SMALLEST..=LARGEST).contains(&size) || !size.is_multiple_of(PAGE) {
+            return Err(StartError::FirmwareSize(size));
+        }
+        let low = size.min(LOW);
+        Ok(Self { high: END - size..END, low: LOW_END - low..LOW_END })
+    }
+
+    /// Reads the image to both places.
+    ///
+    /// # Errors
+    /// [`StartError::Read`], or [`StartError::FirmwareSize`] if it has changed meanwhile.
+    pub fn load(&self, blob: &dyn Blob, memory: &GuestMemory) -> Result<(), StartError> {
+        let size = self.high.end - self.high.start;
+        if blob.len() != size {
+            return Err(StartError::FirmwareSize(blob.len()));
+        }
+        let low = self.low.end - self.low.start;
+        load(blob, "the firmware", 0, size, memory, Gpa(self.high.start))?;
+        load(blob, "the firmware", size - low, low, memory, Gpa(self.low.start))?;
+        Ok(())
+    }
+}
