@@ -8,7 +8,7 @@ pub mod boot;
 pub mod cmdline;
 pub mod elf;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod hypercall;
 pub mod image;
 pub mod layout;

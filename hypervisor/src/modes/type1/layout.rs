@@ -1,19 +1,19 @@
 //! The guest-physical address map of a Type 1 machine on x86_64, and its interrupt lines.
 //!
-//! RAM fills the addresses below 3 GiB and goes on at 4 GiB. Between the two are, upwards: the
-//! window of PCI devices, PCI's configuration space (ECAM), the interrupt controllers, firmware.
+//! RAM fills the addresses below 2.75 GiB and goes on at 4 GiB. Between the two are, upwards: a
+//! place where SeaBIOS maps PCI's configuration space, the window of PCI devices, PCI's configuration space (ECAM), the interrupt controllers, firmware.
 //! There is no hole for a VGA adapter or option ROMs: 640 KiB to 1 MiB is RAM, which the memory
 //! map that the guest is given keeps reserved.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Where RAM below 4 GiB ends at the latest.
-pub const LOW_RAM_END: u64 = 0xc000_0000;
+/// Where RAM below 4 GiB ends at the latest: SeaBIOS maps ECAM there, as on QEMU's q35.
+pub const LOW_RAM_END: u64 = 0xb000_0000;
 /// Where RAM goes on.
 pub const HIGH_RAM: u64 = 1 << 32;
 /// Addresses for PCI devices' 32-bit BARs.
-pub const PCI_WINDOW: Range<u64> = LOW_RAM_END..0xe000_0000;
+pub const PCI_WINDOW: Range<u64> = 0xc000_0000..0xe000_0000;
 /// PCI's memory-mapped configuration space (PCI Express 5.0 §7.2.2).
 pub const ECAM: Range<u64> = 0xe000_0000..0xe000_0000 + (PCI_BUSES << 20);
 /// PCI buses that ECAM has room for.
@@ -43,8 +43,9 @@ pub const PM1_EVENT: u16 = 0x600;
 pub const PM1_CONTROL: u16 = 0x604;
 /// Power management timer, 4 bytes (ACPI 6.5 §4.8.3.3).
 pub const PM_TIMER: u16 = 0x608;
-/// SLP_TYP of the sleeping state S5 (soft off), for DSDT's `_S5`.
-pub const SLP_TYP_S5: u8 = 5;
+/// SLP_TYP of the sleeping state S5 (soft off), for DSDT's `_S5`. SeaBIOS and OVMF know that it is
+/// 0 without asking.
+pub const SLP_TYP_S5: u8 = 0;
 /// The reset register (FADT RESET_REG): write [`RESET_VALUE`].
 pub const RESET_PORT: u16 = 0xcf9;
 /// What resets the machine.

@@ -5,5 +5,7 @@
 //! ECAM. It is a [`board::Board`]; its map is [`layout`]; what it asks of a host is [`host`].
 
 pub mod board;
+pub mod boot;
 pub mod host;
 pub mod layout;
+pub mod pci;

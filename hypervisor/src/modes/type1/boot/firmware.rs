@@ -9,15 +9,11 @@ use super::StartError;
 use super::read::load;
 use crate::host::Blob;
 use crate::memory::{Gpa, GuestMemory};
+use crate::modes::type1::layout::{FIRMWARE_SHADOW, MAX_FIRMWARE, firmware};
 use core::ops::Range;
 
-const END: u64 = 1 << 32;
 const PAGE: u64 = 4 << 10;
 const SMALLEST: u64 = 64 << 10;
-const LARGEST: u64 = 16 << 20;
-/// As much of the image's end is also seen below 1 MiB.
-const LOW: u64 = 128 << 10;
-const LOW_END: u64 = 1 << 20;
 
 /// Where a firmware image goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +30,11 @@ impl Rom {
     /// # Errors
     /// [`StartError::FirmwareSize`].
     pub fn new(size: u64) -> Result<Self, StartError> {
-        if !(SMALLEST..=LARGEST).contains(&size) || !size.is_multiple_of(PAGE) {
+        if !(SMALLEST..=MAX_FIRMWARE).contains(&size) || !size.is_multiple_of(PAGE) {
             return Err(StartError::FirmwareSize(size));
         }
-        let low = size.min(LOW);
-        Ok(Self { high: END - size..END, low: LOW_END - low..LOW_END })
+        let low = FIRMWARE_SHADOW.end.saturating_sub(size).max(FIRMWARE_SHADOW.start);
+        Ok(Self { high: firmware(size), low: low..FIRMWARE_SHADOW.end })
     }
 
     /// Reads the image to both places.

@@ -73,7 +73,9 @@ pub enum StartError {
     #[error("the kernel cannot be started by PVH: {0}")]
     Pvh(#[from] PvhError),
     /// The file is neither.
-    #[error("the kernel is neither a bzImage nor an ELF file; give the file that the distribution has as /boot/vmlinuz, or a vmlinux with a PVH note")]
+    #[error(
+        "the kernel is neither a bzImage nor an ELF file; give the file that the distribution has as /boot/vmlinuz, or a vmlinux with a PVH note"
+    )]
     UnknownKernel,
     /// A file could not be read.
     #[error(transparent)]
@@ -82,7 +84,9 @@ pub enum StartError {
     #[error("the memory for starting a kernel is not there: {0}; give the VM at least 2M")]
     Memory(#[from] MemoryError),
     /// The kernel does not fit.
-    #[error("the kernel needs {size} bytes from {at:#x}, and the RAM below 4 GiB ends at {ram:#x}; give the VM more memory")]
+    #[error(
+        "the kernel needs {size} bytes from {at:#x}, and the RAM below 4 GiB ends at {ram:#x}; give the VM more memory"
+    )]
     KernelTooLarge {
         /// Where it is to be.
         at: u64,
@@ -92,7 +96,9 @@ pub enum StartError {
         ram: u64,
     },
     /// The RAM disk does not fit.
-    #[error("the RAM disk of {size} bytes does not fit between the kernel's end at {start:#x} and {end:#x}; give the VM more memory")]
+    #[error(
+        "the RAM disk of {size} bytes does not fit between the kernel's end at {start:#x} and {end:#x}; give the VM more memory"
+    )]
     RamdiskTooLarge {
         /// Its size.
         size: u64,
@@ -108,7 +114,9 @@ pub enum StartError {
     #[error("the command line has a zero byte, which would end it; remove it")]
     CommandLineZero,
     /// The firmware image has a size that cannot be mapped.
-    #[error("the firmware has {0} bytes; it must be a multiple of 4 KiB, from 64 KiB to 16 MiB, such as SeaBIOS's bios-256k.bin or OVMF.fd")]
+    #[error(
+        "the firmware has {0} bytes; it must be a multiple of 4 KiB, from 64 KiB to 16 MiB, such as SeaBIOS's bios-256k.bin or OVMF.fd"
+    )]
     FirmwareSize(u64),
 }
 
@@ -158,8 +166,11 @@ fn load_ramdisk(
 ) -> Result<(u64, u64), StartError> {
     let Some(ramdisk) = given.ramdisk.filter(|blob| !blob.is_empty()) else { return Ok((0, 0)) };
     let (size, end) = (ramdisk.len(), limit.min(given.low_ram_end()));
-    let at = place::highest(kernel_end, end, size)
-        .ok_or(StartError::RamdiskTooLarge { size, start: kernel_end, end })?;
+    let at = place::highest(kernel_end, end, size).ok_or(StartError::RamdiskTooLarge {
+        size,
+        start: kernel_end,
+        end,
+    })?;
     load(ramdisk, "the RAM disk", 0, size, memory, Gpa(at))?;
     Ok((at, size))
 }

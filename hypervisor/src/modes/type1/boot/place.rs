@@ -5,6 +5,7 @@
 //! rest of the first MiB early.
 
 use crate::memory::Gpa;
+use crate::modes::type1::layout::FIRMWARE_SHADOW;
 use core::ops::Range;
 
 /// Global descriptor table.
@@ -21,8 +22,8 @@ pub const PAGE_TABLES: Gpa = Gpa(0x8000);
 pub const COMMAND_LINE: Range<u64> = 0x1_0000..0x2_0000;
 /// End of what a memory map gives away as RAM below 640 KiB.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
-/// ACPI tables: where operating systems look for the RSDP.
-pub const ACPI: Range<u64> = 0xe_0000..0x10_0000;
+/// ACPI tables: where operating systems look for the RSDP, and firmware's place otherwise.
+pub const ACPI: Range<u64> = FIRMWARE_SHADOW;
 /// Where kernels may begin: 1 MiB.
 pub const HIGH: u64 = 0x10_0000;
 

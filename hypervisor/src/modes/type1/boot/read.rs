@@ -19,7 +19,9 @@ pub enum ReadError {
         error: HostError,
     },
     /// The file ends before something that it says it has.
-    #[error("{what}, {size} bytes at offset {offset}, goes beyond the end of the file ({file} bytes); the file is cut off or no such file")]
+    #[error(
+        "{what}, {size} bytes at offset {offset}, goes beyond the end of the file ({file} bytes); the file is cut off or no such file"
+    )]
     Truncated {
         /// What is cut off.
         what: &'static str,

@@ -9,11 +9,9 @@ use crate::memory::{Gpa, GuestMemory, MemoryError};
 use crate::vcpu::{Segment, X86State};
 
 /// 64-bit code, readable: Linux's `__BOOT_CS`.
-const CODE64: Segment =
-    Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xa9b };
+const CODE64: Segment = Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xa9b };
 /// Flat 32-bit code.
-const CODE32: Segment =
-    Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xc9b };
+const CODE32: Segment = Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xc9b };
 /// Flat data: Linux's `__BOOT_DS`.
 const DATA: Segment = Segment { selector: 0x18, base: 0, limit: 0xffff_ffff, attributes: 0xc93 };
 /// A busy task state segment, which virtualized processors must have.
@@ -117,7 +115,7 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), MemoryError> {
     for gib in 0..4 {
         memory.write_obj(Gpa(at(1) + gib * 8), &(at(2 + gib) | PRESENT_WRITABLE))?;
         let directory: [u64; 512] = core::array::from_fn(|i| {
-            (gib << 30) + i as u64 * LARGE_PAGE | PRESENT_WRITABLE | LARGE
+            ((gib << 30) + i as u64 * LARGE_PAGE) | PRESENT_WRITABLE | LARGE
         });
         memory.write_obj(Gpa(at(2 + gib)), &directory)?;
     }

@@ -4,12 +4,12 @@
 //! negotiate by `_OSC`.
 
 use super::Facts;
-use super::ports::{COM1, COM1_IRQ, PM_BASE};
+use crate::modes::type1::layout::{COM1, COM1_LINE, PM1_EVENT, RTC_LINE, SLP_TYP_S5};
 use crate::modes::type1::pci::interrupt_line;
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Memory32Fixed, Name,
-    Package, PackageBuilder, Path, ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Memory32Fixed, Name, Package,
+    PackageBuilder, Path, ResourceTemplate, Scope, ZERO,
 };
 use alloc::boxed::Box;
 use alloc::format;
@@ -29,8 +29,8 @@ pub fn body(facts: &Facts) -> Vec<u8> {
     for id in 0..facts.vcpus {
         processor(id, &mut body);
     }
-    // S5 is sleep type 0; there are no others.
-    let s5 = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
+    // The only sleep state.
+    let s5 = Package::new(vec![&SLP_TYP_S5, &SLP_TYP_S5, &ZERO, &ZERO]);
     Name::new("\\_S5_".into(), &s5).to_aml_bytes(&mut body);
     body
 }
@@ -49,10 +49,8 @@ fn root_bridge(facts: &Facts, body: &mut Vec<u8>) {
     let resources = name("_CRS", &resources);
     let routing = name("_PRT", &routing());
     let lpc = lpc_devices();
-    let bridge = Device::new(
-        "PCI0".into(),
-        vec![&id, &uid, &bus, &segment, &resources, &routing, &lpc],
-    );
+    let bridge =
+        Device::new("PCI0".into(), vec![&id, &uid, &bus, &segment, &resources, &routing, &lpc]);
     Scope::new("\\_SB_".into(), vec![&bridge]).to_aml_bytes(body);
 }
 
@@ -100,17 +98,17 @@ impl Aml for Raw {
 
 fn lpc_devices() -> Raw {
     let address = name("_ADR", &LPC);
-    let serial = isa_device("COM1", "PNP0501", &[IO::new(COM1, COM1, 0, 8)], COM1_IRQ);
-    let clock = isa_device("RTC_", "PNP0B00", &[IO::new(0x70, 0x70, 0, 2)], 8);
+    let serial = isa_device("COM1", "PNP0501", &[IO::new(COM1, COM1, 0, 8)], COM1_LINE);
+    let clock = isa_device("RTC_", "PNP0B00", &[IO::new(0x70, 0x70, 0, 2)], RTC_LINE);
     let mut bytes = Vec::new();
     Device::new("ISA_".into(), vec![&address, &serial, &clock]).to_aml_bytes(&mut bytes);
     Raw(bytes)
 }
 
-fn isa_device(path: &str, id: &str, ports: &[IO], irq: u8) -> Raw {
+fn isa_device(path: &str, id: &str, ports: &[IO], line: u32) -> Raw {
     let id = name("_HID", &EISAName::new(id));
     let uid = name("_UID", &1u8);
-    let irq = IrqNoFlags(irq);
+    let irq = IrqNoFlags(line);
     let mut resources: Vec<&dyn Aml> = ports.iter().map(|port| port as &dyn Aml).collect();
     resources.push(&irq);
     let resources = name("_CRS", &ResourceTemplate::new(resources));
@@ -121,12 +119,12 @@ fn isa_device(path: &str, id: &str, ports: &[IO], irq: u8) -> Raw {
 
 /// ACPI 6.5 §6.4.2.1: an edge-triggered, active-high ISA interrupt. `acpi_tables` has only the
 /// extended form, which Linux takes for level-triggered settings of its own.
-struct IrqNoFlags(u8);
+struct IrqNoFlags(u32);
 
 impl Aml for IrqNoFlags {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
         sink.byte(0x22);
-        sink.word(1u16.checked_shl(self.0.into()).unwrap_or(0));
+        sink.word(1u16.checked_shl(self.0).unwrap_or(0));
     }
 }
 
@@ -134,7 +132,7 @@ impl Aml for IrqNoFlags {
 fn reserved(facts: &Facts, body: &mut Vec<u8>) {
     let id = name("_HID", &EISAName::new("PNP0C02"));
     let uid = name("_UID", &ZERO);
-    let pm = IO::new(PM_BASE, PM_BASE, 0, 0x80);
+    let pm = IO::new(PM1_EVENT, PM1_EVENT, 0, 0x80);
     let ecam = facts.ecam.as_ref().and_then(|ecam| {
         let base = u32::try_from(ecam.start).ok()?;
         let size = u32::try_from(ecam.end - ecam.start).ok()?;

@@ -1,7 +1,9 @@
 //! FADT (ACPI 6.5 §5.2.9): the fixed hardware.
 
-use super::ports::{PM1_CONTROL, PM1_EVENT, PM_TIMER, RESET, RESET_VALUE, SCI};
 use super::{OEM, OEM_REVISION, OEM_TABLE};
+use crate::modes::type1::layout::{
+    PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, RTC_CENTURY, RTC_DAY_ALARM, SCI_LINE,
+};
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
@@ -15,8 +17,6 @@ const BOOT_ARCHITECTURE: u16 = 1 << 0 | 1 << 2 | 1 << 4;
 /// C2 and C3 do not exist: latencies above the highest that count.
 const NO_C2: u16 = 0xfff;
 const NO_C3: u16 = 0xfff;
-/// CMOS byte of the century.
-const CENTURY: u8 = 0x32;
 
 /// The table, with offsets where its pointers go.
 pub fn build(facs: u64, dsdt: u64) -> FADT {
@@ -32,11 +32,11 @@ pub fn build(facs: u64, dsdt: u64) -> FADT {
     table.firmware_ctrl = low(facs).into();
     table.dsdt = low(dsdt).into();
     table.x_dsdt = dsdt.into();
-    table.sci_int = u16::from(SCI).into();
+    table.sci_int = line(SCI_LINE).into();
     // SMI_CMD stays 0: the machine is always in ACPI mode.
     table.p_lvl2_lat = NO_C2.into();
     table.p_lvl3_lat = NO_C3.into();
-    table.century = CENTURY;
+    (table.day_alrm, table.century) = (RTC_DAY_ALARM, RTC_CENTURY);
     table.iapc_boot_arch = BOOT_ARCHITECTURE.into();
     (table.pm1_evt_len, table.pm1_cnt_len, table.pm_tmr_len) = (4, 2, 4);
     table.pm1a_evt_blk = u32::from(PM1_EVENT).into();
@@ -45,9 +45,14 @@ pub fn build(facs: u64, dsdt: u64) -> FADT {
     table.x_pm1a_evt_blk = port(PM1_EVENT, 32, AccessSize::WordAccess);
     table.x_pm1a_cnt_blk = port(PM1_CONTROL, 16, AccessSize::WordAccess);
     table.x_pm_tmr_blk = port(PM_TIMER, 32, AccessSize::DwordAccess);
-    table.reset_reg = port(RESET, 8, AccessSize::ByteAccess);
+    table.reset_reg = port(RESET_PORT, 8, AccessSize::ByteAccess);
     table.reset_value = RESET_VALUE;
     table.finalize()
+}
+
+/// A line of the I/O APIC, of which there are few.
+fn line(line: u32) -> u16 {
+    u16::try_from(line).unwrap_or(0)
 }
 
 fn port(port: u16, bits: u8, size: AccessSize) -> GAS {

@@ -10,9 +10,6 @@
 mod dsdt;
 mod fadt;
 mod madt;
-mod ports;
-
-pub use ports::{IO_APIC, PM_BASE, PM1_CONTROL, PM1_EVENT, PM_TIMER, RESET, RESET_VALUE, SCI};
 
 use super::place;
 use crate::memory::{Gpa, GuestMemory};
@@ -146,7 +143,8 @@ impl Tables {
         fadt::build(facs as u64, dsdt as u64).to_aml_bytes(&mut bytes);
         let range = self.append(&bytes);
         self.tables.push(range.clone());
-        self.pointers.extend(fadt::POINTERS.map(|(at, width)| Pointer { at: range.start + at, width }));
+        self.pointers
+            .extend(fadt::POINTERS.map(|(at, width)| Pointer { at: range.start + at, width }));
         range.start
     }
 

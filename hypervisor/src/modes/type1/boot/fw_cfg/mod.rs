@@ -4,8 +4,8 @@
 //! which is put at ports [`PORTS`]. The tables are built when firmware first asks for one of
 //! them, that is after it has set up PCI, because they say where it has put things.
 //!
-//! Source: QEMU `docs/specs/fw_cfg.rst`, and `docs/specs/acpi_hw_reduced_hotplug` is not needed:
-//! the loader's commands are those of SeaBIOS `src/fw/romfile_loader.h`.
+//! Source: QEMU `docs/specs/fw_cfg.rst`; the loader's commands are those of SeaBIOS
+//! `src/fw/romfile_loader.h`.
 
 mod contents;
 mod dma;

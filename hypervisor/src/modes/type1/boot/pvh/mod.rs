@@ -59,7 +59,9 @@ pub enum PvhError {
     #[error("it has no segments to load")]
     NoSegments,
     /// A segment that cannot be.
-    #[error("phdr[{index}]: p_filesz {filesz:#x} is larger than p_memsz {memsz:#x}, or the segment at {paddr:#x} wraps around")]
+    #[error(
+        "phdr[{index}]: p_filesz {filesz:#x} is larger than p_memsz {memsz:#x}, or the segment at {paddr:#x} wraps around"
+    )]
     Size {
         /// Index of the program header.
         index: usize,

@@ -33,7 +33,9 @@ pub fn entry(blob: &(impl Blob + ?Sized), elf: &Elf) -> Result<Option<u64>, PvhE
 /// Every note is at least a header long, so this ends. `Err`: sizes that go beyond the end.
 fn search(mut notes: &[u8], padding: usize) -> Result<Option<u64>, ()> {
     while notes.len() >= HEADER {
-        let word = |at: usize| u32::from_le_bytes([notes[at], notes[at + 1], notes[at + 2], notes[at + 3]]);
+        let word = |at: usize| {
+            u32::from_le_bytes([notes[at], notes[at + 1], notes[at + 2], notes[at + 3]])
+        };
         let size = |at| usize::try_from(word(at)).map_err(drop);
         let (name_size, desc_size, kind) = (size(0)?, size(4)?, word(8));
         let desc_at = HEADER.checked_add(padded(name_size, padding)?).ok_or(())?;
