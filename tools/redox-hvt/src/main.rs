@@ -22,6 +22,9 @@ mod start;
 mod tell;
 mod usage;
 
+#[cfg(feature = "static-runtime")]
+use static_runtime as _;
+
 use args::{Command, Options};
 use std::ffi::CStr;
 
