@@ -85,8 +85,7 @@ calls! {
     getpid = SYS_getpid() -> c_int;
     gettid = SYS_gettid() -> c_int;
     prctl = SYS_prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int;
-    waitid = SYS_waitid(kind: c_int, id: u32, to: *mut c_void, options: c_int, usage: *mut c_void)
-        -> c_int;
+    waitid = SYS_waitid(kind: c_int, id: u32, to: *mut c_void, options: c_int) -> c_int;
     pause = SYS_pause() -> c_int;
     chdir = SYS_chdir(path: *const c_char) -> c_int;
     chroot = SYS_chroot(path: *const c_char) -> c_int;

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn copies_are_exact_for_every_length_and_offset() {
         let source = pattern(1200);
-        for len in (0..140).chain([511, 512, 513, 1000]) {
+        for len in (0..70).chain([511, 512, 513, 1000]) {
             for offset in 0..17 {
                 let mut target = vec![0xee; 1200];
                 // SAFETY: both are inside of their vectors.
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn overlapping_moves_are_those_of_the_standard_library() {
-        for len in (0..140).chain([512, 700]) {
+        for len in (0..50).chain([64, 65, 127, 512, 700]) {
             for from in [0usize, 1, 7, 16, 33, 100, 600] {
                 for to in [0usize, 1, 8, 15, 40, 101, 599] {
                     let (mut ours, mut theirs) = (pattern(1400), pattern(1400));

@@ -3,7 +3,7 @@
 use crate::environment;
 use crate::mem::{bytes, memcpy};
 use crate::syscall::{errno, raw, set_errno};
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 /// Ends the process. There is nothing to do before: no `atexit`, no stdio.
 #[cfg_attr(not(test), unsafe(no_mangle))]
@@ -48,6 +48,21 @@ pub unsafe extern "C" fn waitpid(pid: c_int, status: *mut c_int, options: c_int)
     // SAFETY: the caller's.
     let result = unsafe { raw(libc::SYS_wait4, [pid, status.addr(), options, 0, 0, 0]) };
     c_int::try_from(errno(result)).unwrap_or(-1)
+}
+
+/// ptrace(2): what is peeked at is the result, and then only `errno` tells an error.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn ptrace(request: c_uint, pid: c_int, at: usize, data: usize) -> c_long {
+    let peeks = (libc::PTRACE_PEEKTEXT..=libc::PTRACE_PEEKUSER).contains(&request);
+    let mut word: c_long = 0;
+    let data = if peeks { (&raw mut word).expose_provenance() } else { data };
+    let pid = pid.cast_unsigned() as usize;
+    // SAFETY: the caller's; the word is valid for the call.
+    let result = unsafe { raw(libc::SYS_ptrace, [request as usize, pid, at, data, 0, 0]) };
+    match errno(result) {
+        0.. if peeks => word,
+        other => other as c_long,
+    }
 }
 
 /// Longest path that the kernel takes.

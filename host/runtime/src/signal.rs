@@ -91,6 +91,30 @@ pub unsafe extern "C" fn sigprocmask(
     }
 }
 
+/// As [`sigprocmask`], but it gives the error's number.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn pthread_sigmask(
+    how: c_int,
+    new: *const sigset_t,
+    old: *mut sigset_t,
+) -> c_int {
+    // SAFETY: the caller's sets, and this thread's `errno`.
+    unsafe {
+        match sigprocmask(how, new, old) {
+            0 => 0,
+            _ => *crate::thread::errno_location(),
+        }
+    }
+}
+
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn signalfd(fd: c_int, set: *const sigset_t, flags: c_int) -> c_int {
+    let [fd, flags] = [fd, flags].map(|n| n.cast_unsigned() as usize);
+    // SAFETY: the caller's set, whose first word is the kernel's.
+    let result = unsafe { raw(libc::SYS_signalfd4, [fd, set.addr(), SET, flags, 0, 0]) };
+    c_int::try_from(errno(result)).unwrap_or(-1)
+}
+
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sigemptyset(set: *mut sigset_t) -> c_int {
     // SAFETY: the caller's set.
