@@ -9,6 +9,7 @@ mod qemu;
 mod run;
 mod setup;
 mod tender;
+mod test_kernel;
 mod unikernel;
 mod vm;
 
@@ -50,6 +51,8 @@ enum Task {
     /// Build the bare-metal image; boot it in QEMU with --run
     #[command(after_help = "Example: cargo xtask image --run -- selftest")]
     Image(image::Options),
+    /// Build the guest kernel of the Type 1 tests, which misbehaves on request; prints where it is
+    TestKernel,
     /// Measure, beside the peers that are on PATH
     #[command(subcommand)]
     Bench(bench::Options),
@@ -89,6 +92,10 @@ fn start(task: Task) -> Result<i32> {
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
         Task::Image(options) => image::run(&options),
+        Task::TestKernel => {
+            println!("{}", test_kernel::build()?.display());
+            Ok(0)
+        }
         Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Unikernel(options) => unikernel::run(&options).map(|()| 0),
     }

@@ -102,11 +102,11 @@ fn bindings() -> PathBuf {
     workspace()
 }
 
-/// Runs cargo, which prints what a person must see; returns the executables.
+/// Builds freestanding programs; cargo prints what a person must see. Returns the executables.
 ///
 /// Flags from the environment are for Linux programs (`target-cpu=native`, coverage) and would
 /// break a guest that has neither AVX nor a C library.
-fn cargo_build(manifest: &Path, arguments: &[&str]) -> Result<Vec<PathBuf>> {
+pub fn cargo_build(manifest: &Path, arguments: &[&str]) -> Result<Vec<PathBuf>> {
     let mut command = process::cargo();
     command
         .args(["build", "--release", "--bins", "--target", TARGET])

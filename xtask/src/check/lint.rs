@@ -1,4 +1,5 @@
-//! Form and lints of all workspaces: the main one, the unikernels' and the fuzz targets'.
+//! Form and lints of all workspaces: the main one, the unikernels', the fuzz targets' and the test
+//! kernel's.
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,7 @@ fn workspace(manifest: &Path) -> Option<String> {
 }
 
 fn manifests() -> impl Iterator<Item = PathBuf> {
-    let all = ["", "unikernel", "fuzz"].map(|part| paths::root().join(part).join("Cargo.toml"));
+    let all = ["", "unikernel", "fuzz", "tests/kernel"];
+    let all = all.map(|part| paths::root().join(part).join("Cargo.toml"));
     all.into_iter().filter(|manifest| manifest.exists())
 }
