@@ -2,7 +2,7 @@
 //!
 //! Order of calls: [`Kvm::open`], then [`Kvm::create_vm_probed`] (for `--backend=auto`) or
 //! [`hypervisor::vcpu::Backend::create_vm`] (when the user asked for KVM), then as
-//! [`hypervisor::vcpu`] says. [`host_can_virtualize`] costs next to nothing and comes before all
+//! [`hypervisor::vcpu`] says; [`pc`] has whole machines. [`host_can_virtualize`] costs next to nothing and comes before all
 //! of it where there is a choice.
 //!
 //! Implements the KVM API, version 12 (Linux `Documentation/virt/kvm/api.rst`). What depends on
@@ -21,6 +21,8 @@ mod error;
 mod fault;
 mod machine;
 mod open;
+#[cfg(target_arch = "x86_64")]
+pub mod pc;
 mod run_page;
 mod vcpu;
 mod vm;

@@ -27,10 +27,15 @@ pub(crate) struct Machine {
 impl Machine {
     /// Gives `vm` the RAM, as slot 0 from guest-physical address 0.
     pub(crate) fn new(vm: VmFd, ram: Ram) -> Result<Self, BackendError> {
-        let machine = Self { vm, ram };
+        let machine = Self::without_slots(vm, ram);
         let whole = 0..machine.ram.len as u64;
         machine.set_slot(0, whole, 0).map_err(refused("giving the VM its memory"))?;
         Ok(machine)
+    }
+
+    /// The same with the RAM not in the guest's address space yet.
+    pub(crate) fn without_slots(vm: VmFd, ram: Ram) -> Self {
+        Self { vm, ram }
     }
 
     pub(crate) fn vm(&self) -> &VmFd {
@@ -49,10 +54,22 @@ impl Machine {
         range: Range<u64>,
         flags: u32,
     ) -> Result<(), kvm_ioctls::Error> {
+        let at = range.start;
+        self.set_slot_at(slot, range, at, flags)
+    }
+
+    /// Makes `range` of the RAM appear at guest-physical address `at`.
+    pub(crate) fn set_slot_at(
+        &self,
+        slot: u32,
+        range: Range<u64>,
+        at: u64,
+        flags: u32,
+    ) -> Result<(), kvm_ioctls::Error> {
         let region = kvm_userspace_memory_region {
             slot,
             flags,
-            guest_phys_addr: range.start,
+            guest_phys_addr: at,
             memory_size: range.end - range.start,
             userspace_addr: self.ram.host as u64 + range.start,
         };
@@ -107,6 +124,26 @@ impl Ram {
         // SAFETY: mapped until `self` is dropped, which `KvmVm` and `KvmVcpu` put after their
         // `GuestMemory`; what `protect` takes away, `GuestMemory::protect` is told as well.
         memory.add(unsafe { HostBlock::new(Gpa(0), self.len as u64, self.host) })?;
+        Ok(memory)
+    }
+
+    /// The address space in which this RAM lies, one range after the other, at `ranges`.
+    ///
+    /// # Errors
+    /// If they overlap or are more than this RAM.
+    pub(crate) fn spread_over(&self, ranges: &[Range<u64>]) -> Result<GuestMemory, BackendError> {
+        let mut memory = GuestMemory::new();
+        let mut offset = 0usize;
+        for range in ranges {
+            let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+            let end = offset.checked_add(len).filter(|&end| end <= self.len);
+            let end = end.ok_or_else(|| BackendError::new("more ranges of RAM than RAM"))?;
+            // SAFETY: inside of the mapping, which stays as for `as_guest_memory`.
+            let block =
+                unsafe { HostBlock::new(Gpa(range.start), len as u64, self.host.add(offset)) };
+            memory.add(block)?;
+            offset = end;
+        }
         Ok(memory)
     }
 

@@ -33,6 +33,10 @@ impl Kvm {
         }
     }
 
+    pub(crate) fn fd(&self) -> &kvm_ioctls::Kvm {
+        &self.fd
+    }
+
     /// Makes a VM and makes sure that KVM really runs 64-bit code with SSE at hardware speed, by
     /// running a few instructions in this very VM. Its memory is zero again afterwards.
     ///

@@ -18,6 +18,10 @@ pub(crate) enum Reason {
     Internal { suberror: u32 },
     MemoryFault { gpa: u64 },
     Debug(kvm_debug_exit_arch),
+    ReadMsr { index: u32 },
+    WriteMsr { index: u32, value: u64 },
+    InterruptWindow,
+    EndOfInterrupt { vector: u8 },
     Other(u32),
 }
 
@@ -69,6 +73,12 @@ pub(crate) fn reason(run: &kvm_run, page_len: usize) -> Reason {
             KVM_EXIT_INTERNAL_ERROR => Reason::Internal { suberror: detail.internal.suberror },
             KVM_EXIT_MEMORY_FAULT => Reason::MemoryFault { gpa: detail.memory_fault.gpa },
             KVM_EXIT_DEBUG => Reason::Debug(detail.debug.arch),
+            KVM_EXIT_X86_RDMSR => Reason::ReadMsr { index: detail.msr.index },
+            KVM_EXIT_X86_WRMSR => {
+                Reason::WriteMsr { index: detail.msr.index, value: detail.msr.data }
+            }
+            KVM_EXIT_IRQ_WINDOW_OPEN => Reason::InterruptWindow,
+            KVM_EXIT_IOAPIC_EOI => Reason::EndOfInterrupt { vector: detail.eoi.vector },
             other => Reason::Other(other),
         }
     }
@@ -111,6 +121,14 @@ fn data(run: &mut kvm_run, io: &Pio) -> *mut u8 {
 /// Answers a read of device memory.
 pub(crate) fn answer_mmio(run: &mut kvm_run, value: u64) {
     run.__bindgen_anon_1.mmio.data = value.to_le_bytes();
+}
+
+/// Answers an access to a model-specific register; `None` is a general protection fault.
+pub(crate) fn answer_msr(run: &mut kvm_run, value: Option<u64>) {
+    // SAFETY: plain integers, and the kernel has filled this member for this exit.
+    let msr = unsafe { &mut run.__bindgen_anon_1.msr };
+    msr.error = u8::from(value.is_none());
+    msr.data = value.unwrap_or(0);
 }
 
 #[cfg(test)]

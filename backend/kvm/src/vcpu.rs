@@ -81,7 +81,7 @@ impl KvmVcpu {
             Reason::Halt => Ok(Stop::Exit(VmExit::Halt)),
             Reason::Debug(what) => Ok(Stop::Debug(what)),
             Reason::Shutdown => Ok(Stop::Exit(VmExit::Shutdown { rip: self.rip()? })),
-            other => Err(self.unexpected(&other)),
+            other => Err(unexpected(&other, self.rip().unwrap_or(Gva(0)))),
         }
     }
 
@@ -129,10 +129,7 @@ impl KvmVcpu {
                 self.pending = Pending::Fault { rip, address };
                 Ok(VmExit::MemoryFault { rip, address })
             }
-            Errno::HWPOISON => Err(BackendError::new(
-                "KVM: the guest touched memory of this machine that is broken (machine check): \
-                 see the kernel log",
-            )),
+            Errno::HWPOISON => Err(BackendError::new(BROKEN_MEMORY)),
             _ => Err(refused("KVM_RUN")(error)),
         }
     }
@@ -140,26 +137,30 @@ impl KvmVcpu {
     pub(crate) fn rip(&self) -> Result<Gva, BackendError> {
         self.fd.get_regs().map(|regs| Gva(regs.rip)).map_err(refused("KVM_GET_REGS"))
     }
+}
 
-    fn unexpected(&self, reason: &Reason) -> BackendError {
-        let place = self.rip().map_or_else(|_| "unknown".into(), |rip| format!("{rip:#x}"));
-        BackendError::new(match *reason {
-            Reason::FailEntry { reason } => format!(
-                "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}, rip={place}: the \
-                 processor refuses the guest's state; try --backend=sandbox"
-            ),
-            Reason::Internal { suberror } => format!(
-                "KVM: internal error exit: suberror=0x{suberror:x} ({}), rip={place}: try \
-                 --backend=sandbox",
-                suberror_text(suberror)
-            ),
-            Reason::Other(number) => format!(
-                "KVM: unhandled exit: exit_reason=0x{number:x}, rip={place}: this kind of exit \
-                 was not asked for; please report it"
-            ),
-            _ => format!("KVM: unhandled exit at rip={place}; please report it"),
-        })
-    }
+/// For `EHWPOISON`.
+pub(crate) const BROKEN_MEMORY: &str = "KVM: the guest touched memory of this machine that is broken (machine check): see the kernel \
+     log";
+
+/// An exit that no guest can go on from, or that nobody asked for.
+pub(crate) fn unexpected(reason: &Reason, rip: Gva) -> BackendError {
+    BackendError::new(match *reason {
+        Reason::FailEntry { reason } => format!(
+            "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}, rip={rip:#x}: the \
+             processor refuses the guest's state; try another backend"
+        ),
+        Reason::Internal { suberror } => format!(
+            "KVM: internal error exit: suberror=0x{suberror:x} ({}), rip={rip:#x}: try another \
+             backend",
+            suberror_text(suberror)
+        ),
+        Reason::Other(number) => format!(
+            "KVM: unhandled exit: exit_reason=0x{number:x}, rip={rip:#x}: this kind of exit was \
+             not asked for; please report it"
+        ),
+        _ => format!("KVM: unhandled exit at rip={rip:#x}; please report it"),
+    })
 }
 
 /// KVM_INTERNAL_ERROR_* in words.

@@ -117,9 +117,12 @@ fn a_write_to_text_names_where_and_what() {
 }
 
 #[test]
-fn a_read_of_closed_memory_names_where_and_what() {
+fn a_read_of_closed_memory_names_where() {
     let Some(found) = fault(reads_nothing()) else { return };
-    assert_eq!(found, (Gva(TEXT + 1), Some(Gpa(0x10_2008))));
+    // The address is told by newer kernels only: closed memory may be page tables, which the
+    // guest keeps while it is looked for.
+    assert_eq!(found.0, Gva(TEXT + 1));
+    assert!(found.1.is_none_or(|address| address == Gpa(0x10_2008)), "{found:x?}");
 }
 
 guest!(dies: "ud2");

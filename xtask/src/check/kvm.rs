@@ -1,5 +1,5 @@
-//! The system tests with the KVM backend: the same test programs, inside a test machine, where
-//! KVM has (emulated) hardware to run on.
+//! The system tests with the KVM backend, and that backend's own tests: the same test programs,
+//! inside a test machine, where KVM has (emulated) hardware to run on.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,13 @@ use crate::qemu::Machine;
 use crate::setup::programs;
 use crate::{process, tender, vm};
 
-/// Builds the system tests, boots a machine with them and runs them there.
+/// The package of the backend.
+const BACKEND: &str = "backend-kvm";
+
+/// Builds the tests, boots a machine with them and runs them there.
 pub fn system(filter: Option<&str>) -> Result<Tally> {
     let tests = test_programs()?;
-    ensure!(!tests.is_empty(), "the package {SYSTEM} has no test program");
+    ensure!(!tests.is_empty(), "the packages {SYSTEM} and {BACKEND} have no test program");
     let mut files = vm::own_files()?;
     for program in [programs::PASST, programs::IP, programs::PING] {
         files.add_program(&format!("/opt/bin/{}", program.name), &program.get()?)?;
@@ -36,6 +39,7 @@ fn script(filter: Option<&str>) -> String {
     let filter = filter.map(|text| text.replace('\'', "'\\''")).unwrap_or_default();
     format!(
         "export REDOX_HVT=/opt/bin/redox-hvt UNIKERNELS=/unikernels BACKEND=kvm\n\
+         export REDOX_REQUIRE_KVM=1\n\
          failed=0\n\
          for program in /tests/*; do \"$program\" '{filter}' || failed=1; done\n\
          exit $failed\n"
@@ -45,11 +49,12 @@ fn script(filter: Option<&str>) -> String {
 /// The test programs of the package, static where this machine can link so.
 fn test_programs() -> Result<Vec<PathBuf>> {
     let mut command = process::cargo();
-    command.args(["test", "--quiet", "--no-run", "--message-format=json", "--package", SYSTEM]);
+    command.args(["test", "--quiet", "--no-run", "--message-format=json"]);
+    command.args(["--package", SYSTEM, "--package", BACKEND]);
     tender::link_statically(&mut command)?;
     let mut found = Vec::new();
     let built = process::stream(&mut command, |line| found.extend(test_program(line)))?;
-    ensure!(built, "the system tests do not build");
+    ensure!(built, "the tests do not build");
     Ok(found)
 }
 

@@ -7,4 +7,7 @@ mod state;
 pub(crate) use debug::DebugState;
 pub use probe::host_can_virtualize;
 pub(crate) use probe::probe;
-pub(crate) use state::{cycle_frequency, reset_fpu, set_features, set_state};
+pub(crate) use state::{
+    cycle_frequency, queue_exception, reset_fpu, set_cpuid, set_features, set_machine_state,
+    set_state, supported_cpuid,
+};

@@ -3,8 +3,12 @@
 //! KVM API §4.11 to §4.14 (registers), §4.46 (supported CPUID), §4.55 (TSC frequency).
 
 use crate::error::{errno, refused};
+use hypervisor::vcpu::machine::CpuidEntry;
 use hypervisor::vcpu::{BackendError, Segment, VcpuState, X86State};
-use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2, kvm_dtable, kvm_fpu, kvm_regs,
+    kvm_segment, kvm_sregs,
+};
 use kvm_ioctls::{Kvm, VcpuFd};
 use rustix::io::Errno;
 
@@ -13,12 +17,44 @@ const CPUID_ENTRIES: [usize; 2] = [kvm_bindings::KVM_MAX_CPUID_ENTRIES, 256];
 
 /// Gives the vCPU every feature that KVM can virtualize on this host. Once, before it first runs.
 pub(crate) fn set_features(kvm: &Kvm, vcpu: &VcpuFd) -> Result<(), BackendError> {
+    vcpu.set_cpuid2(&supported(kvm)?).map_err(refused("KVM_SET_CPUID2"))
+}
+
+fn supported(kvm: &Kvm) -> Result<CpuId, BackendError> {
     let [few, many] = CPUID_ENTRIES;
     let cpuid = match kvm.get_supported_cpuid(few) {
         Err(error) if errno(&error) == Errno::TOOBIG => kvm.get_supported_cpuid(many),
         other => other,
     };
-    let cpuid = cpuid.map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
+    cpuid.map_err(refused("KVM_GET_SUPPORTED_CPUID"))
+}
+
+/// What KVM can virtualize on this host, as the core spells it.
+pub(crate) fn supported_cpuid(kvm: &Kvm) -> Result<Vec<CpuidEntry>, BackendError> {
+    let row = |entry: &kvm_cpuid_entry2| CpuidEntry {
+        leaf: entry.function,
+        subleaf: (entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(entry.index),
+        registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+    };
+    Ok(supported(kvm)?.as_slice().iter().map(row).collect())
+}
+
+/// Gives the vCPU these rows. Once, before it first runs.
+pub(crate) fn set_cpuid(vcpu: &VcpuFd, rows: &[CpuidEntry]) -> Result<(), BackendError> {
+    let entry = |row: &CpuidEntry| kvm_cpuid_entry2 {
+        function: row.leaf,
+        index: row.subleaf.unwrap_or(0),
+        flags: if row.subleaf.is_some() { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 },
+        eax: row.registers[0],
+        ebx: row.registers[1],
+        ecx: row.registers[2],
+        edx: row.registers[3],
+        ..Default::default()
+    };
+    let entries: Vec<_> = rows.iter().map(entry).collect();
+    let cpuid = CpuId::from_entries(&entries).map_err(|_| {
+        BackendError::new(format!("{} rows of CPUID are more than KVM takes", rows.len()))
+    })?;
     vcpu.set_cpuid2(&cpuid).map_err(refused("KVM_SET_CPUID2"))
 }
 
@@ -38,6 +74,19 @@ pub(crate) fn cycle_frequency(vcpu: &VcpuFd) -> Result<u64, BackendError> {
 pub(crate) fn set_state(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), BackendError> {
     let VcpuState::X86(state) = state;
     vcpu.set_sregs(&sregs(state)).map_err(refused("KVM_SET_SREGS"))?;
+    set_regs(vcpu, state)
+}
+
+/// The same for a vCPU with a local APIC, whose own registers stay as they are.
+pub(crate) fn set_machine_state(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), BackendError> {
+    let VcpuState::X86(state) = state;
+    let old = vcpu.get_sregs().map_err(refused("KVM_GET_SREGS"))?;
+    let new = kvm_sregs { apic_base: old.apic_base, ..sregs(state) };
+    vcpu.set_sregs(&new).map_err(refused("KVM_SET_SREGS"))?;
+    set_regs(vcpu, state)
+}
+
+fn set_regs(vcpu: &VcpuFd, state: &X86State) -> Result<(), BackendError> {
     let regs = kvm_regs {
         rip: state.rip,
         rsp: state.rsp,
@@ -50,6 +99,20 @@ pub(crate) fn set_state(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), BackendE
         ..Default::default()
     };
     vcpu.set_regs(&regs).map_err(refused("KVM_SET_REGS"))
+}
+
+/// Gives the vCPU an exception at its next entry.
+pub(crate) fn queue_exception(
+    vcpu: &VcpuFd,
+    vector: u8,
+    error_code: Option<u32>,
+) -> Result<(), BackendError> {
+    let mut events = vcpu.get_vcpu_events().map_err(refused("KVM_GET_VCPU_EVENTS"))?;
+    events.exception.injected = 1;
+    events.exception.nr = vector;
+    events.exception.has_error_code = u8::from(error_code.is_some());
+    events.exception.error_code = error_code.unwrap_or(0);
+    vcpu.set_vcpu_events(&events).map_err(refused("KVM_SET_VCPU_EVENTS"))
 }
 
 /// Puts the FPU where FNINIT and a reset of MXCSR leave it (Intel SDM vol. 1 §8.1.5, §10.2.3).

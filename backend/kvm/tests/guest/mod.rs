@@ -121,9 +121,14 @@ pub fn next(vcpu: &mut KvmVcpu) -> VmExit {
 
 /// The next exit, after an answer.
 pub fn answer(vcpu: &mut KvmVcpu, entry: VmEntry) -> VmExit {
+    answer_of(vcpu, entry)
+}
+
+/// The same of any vCPU. An answer is taken once.
+pub fn answer_of(vcpu: &mut impl BackendVcpu, mut entry: VmEntry) -> VmExit {
     loop {
         match vcpu.run(entry).unwrap() {
-            VmExit::Interrupted => {}
+            VmExit::Interrupted => entry = VmEntry::Continue,
             exit => return exit,
         }
     }
