@@ -10,7 +10,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi;
 pub mod boot;
 pub mod frames;
 pub mod paging;
+pub mod sched;
 pub mod symbols;
