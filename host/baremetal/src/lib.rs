@@ -13,6 +13,7 @@ extern crate std;
 pub mod acpi;
 pub mod boot;
 pub mod frames;
+pub mod options;
 pub mod paging;
 pub mod sched;
 pub mod symbols;

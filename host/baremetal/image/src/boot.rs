@@ -2,6 +2,7 @@
 
 use crate::memory::{BOOT_MAPPED, window};
 use core::arch::global_asm;
+use host_baremetal::acpi::{self, Acpi};
 use host_baremetal::boot::{BootError, BootInfo, Physical, pvh};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
@@ -24,4 +25,9 @@ impl Physical for BootWindow {
 /// Reads what the loader left at `info`.
 pub fn read(_multiboot: u32, info: u32) -> Result<BootInfo, BootError> {
     pvh::parse(&BootWindow, u64::from(info))
+}
+
+/// Reads ACPI's tables.
+pub fn acpi(boot: &BootInfo) -> Acpi {
+    acpi::read(&BootWindow, boot.rsdp)
 }

@@ -1,8 +1,9 @@
 //! How the machine is left: with a status where it is emulated, or halted.
 
-use crate::cpu::port::{outb, outw};
+use crate::cpu::port::outb;
+use crate::cpu::{apic, local};
 use crate::log::{Level, line};
-use crate::trace;
+use crate::{power, trace};
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,24 @@ const DEBUG_EXIT: u16 = 0xf4;
 /// Leaves the machine: QEMU ends with status 33 if all went well, with 35 if not; where nothing
 /// takes notice, the CPU halts.
 pub fn exit(good: bool) -> ! {
+    if !good && RESET.load(Ordering::Relaxed) {
+        power::reset();
+    }
     // SAFETY: nothing else is at this port on a PC.
     unsafe { outb(DEBUG_EXIT, if good { 16 } else { 17 }) };
-    // QEMU's q35 without that device: ACPI power-off as its firmware sets it up.
-    // SAFETY: on other machines there is nothing at this port.
-    unsafe { outw(0x604, 0x2000) };
     halt()
+}
+
+/// The machine stops: other CPUs too.
+fn stop_others() {
+    if local::count() > 1 {
+        apic::send_nmi_to_others();
+    }
+}
+
+/// Whether this program has failed, on some CPU.
+pub fn has_failed() -> bool {
+    PANICKED.load(Ordering::Relaxed)
 }
 
 /// Stops this CPU for good.
@@ -27,6 +40,14 @@ pub fn halt() -> ! {
         // SAFETY: with interrupts off nothing wakes it but an NMI.
         unsafe { asm!("cli; hlt", options(nomem, nostack)) };
     }
+}
+
+/// Whether a failure resets the machine.
+static RESET: AtomicBool = AtomicBool::new(false);
+
+/// Says whether a failure resets the machine, or halts it.
+pub fn set_after_failure(reset: bool) {
+    RESET.store(reset, Ordering::Relaxed);
 }
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -48,6 +69,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// Prints how it came to this, and leaves the machine.
 pub fn with_trace(rip: u64, rbp: u64) -> ! {
     if !PANICKED.swap(true, Ordering::Relaxed) {
+        stop_others();
         trace::print(rip, rbp);
     }
     exit(false)

@@ -3,29 +3,13 @@
 use crate::serial::Serial;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
+pub use host_baremetal::options::Level;
 use hypervisor::sync::Mutex;
-
-/// How much a message matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Level {
-    /// Something failed.
-    Error,
-    /// Something is not as it should be.
-    #[allow(dead_code)]
-    Warn,
-    /// What a person wants to know.
-    Info,
-    /// What helps to find a mistake.
-    #[allow(dead_code)]
-    Debug,
-}
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static LOCK: Mutex<()> = Mutex::new(());
 
 /// Shows messages up to this level from now on.
-#[allow(dead_code)]
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
@@ -44,16 +28,13 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let _ = writeln!(Serial, "{prefix}{text}");
 }
 
-#[allow(unused_macros)]
 macro_rules! warning {
     ($($text:tt)*) => { $crate::log::line($crate::log::Level::Warn, format_args!($($text)*)) };
 }
-#[allow(unused_macros)]
 macro_rules! debug {
     ($($text:tt)*) => { $crate::log::line($crate::log::Level::Debug, format_args!($($text)*)) };
 }
 macro_rules! info {
     ($($text:tt)*) => { $crate::log::line($crate::log::Level::Info, format_args!($($text)*)) };
 }
-#[allow(unused_imports)]
 pub(crate) use {debug, info, warning};

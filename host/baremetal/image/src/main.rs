@@ -14,10 +14,18 @@ mod end;
 mod log;
 mod memory;
 mod platform;
+mod power;
 mod selftest;
 mod serial;
+mod smp;
+mod thread;
+mod time;
 mod trace;
 
+use cpu::{apic, ioapic, local};
+use host_baremetal::acpi::Acpi;
+use host_baremetal::boot::BootInfo;
+use host_baremetal::options::{Options, Task};
 use log::info;
 
 /// Where `boot.s` goes to, on the boot CPU's stack. `multiboot` is multiboot2's magic number, or 0
@@ -30,15 +38,41 @@ extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
         Ok(boot) => boot,
         Err(error) => panic!("{error}"),
     };
+    let acpi = boot::acpi(&boot);
     memory::init(&boot);
     cpu::init_stacks();
+    let options = Options::parse(&boot.command_line);
+    log::set_level(options.level);
+    end::set_after_failure(options.reset_after_failure);
+    start_hardware(&boot, &acpi, &options);
     info!("redox-hypervisor {}: {} MiB free", env!("CARGO_PKG_VERSION"), memory::free() >> 20);
-    let wanted = |word: &str| boot.command_line.split_ascii_whitespace().any(|w| w == word);
-    if wanted("selftest") {
-        end::exit(selftest::run());
+    if thread::spawn(Some(0), move || run(&options)).is_none() {
+        panic!("no memory for the first thread");
     }
-    if wanted("crash") {
-        selftest::crash();
+    thread::idle()
+}
+
+/// Interrupts, time, the other CPUs.
+fn start_hardware(boot: &BootInfo, acpi: &Acpi, options: &Options) {
+    let Some(madt) = &acpi.madt else {
+        panic!("the firmware has no ACPI table of interrupt controllers (MADT)");
+    };
+    power::init(acpi.fadt);
+    ioapic::silence_pic();
+    apic::find(madt.local);
+    let own = apic::init();
+    local::publish(local::this(), own);
+    time::init(acpi.fadt.as_ref());
+    ioapic::route_serial(madt, own);
+    smp::start(boot, madt, own, options.cpus);
+}
+
+/// The first thread.
+fn run(options: &Options) {
+    match options.task {
+        Task::SelfTest => end::exit(selftest::run()),
+        Task::Crash => selftest::crash(),
+        Task::Guests => {}
     }
-    end::exit(true)
+    power::off()
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu::{local, register};
 use crate::memory;
+use crate::{thread, time};
 use backend_native::{Frame, GuestRam, HostPhys, Platform};
 use core::arch::asm;
 use core::ops::Range;
@@ -84,7 +85,7 @@ unsafe impl Platform for Machine {
     }
 
     fn cpus(&self) -> u32 {
-        1
+        local::count()
     }
 
     fn cpu_slot(&self) -> *mut usize {
@@ -108,23 +109,24 @@ unsafe impl Platform for Machine {
         register::guest_components()
     }
 
-    fn kick(&self, _cpu: u32) {}
+    fn kick(&self, cpu: u32) {
+        thread::kick(cpu);
+    }
 
     fn relax(&self) {
         core::hint::spin_loop();
     }
 
     fn now_ns(&self) -> u64 {
-        let ns =
-            u128::from(register::cycles()) * 1_000_000_000 / u128::from(self.cycle_frequency());
-        u64::try_from(ns).unwrap_or(u64::MAX)
+        time::now()
     }
 
     fn cycle_frequency(&self) -> u64 {
-        1_000_000_000
+        time::frequency()
     }
 
-    fn arm_timer(&self, _at_ns: Option<u64>) -> bool {
-        false
+    fn arm_timer(&self, at_ns: Option<u64>) -> bool {
+        thread::set_wish(at_ns);
+        true
     }
 }

@@ -3,11 +3,14 @@
 
 use crate::log::info;
 use crate::platform::Machine;
+use crate::{thread, time};
 use backend_native::Platform;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs every part.
 pub fn run() -> bool {
-    let parts: [(&str, fn(&Machine) -> bool); 1] = [("frames", frames)];
+    let parts: [(&str, fn(&Machine) -> bool); 4] =
+        [("frames", frames), ("sleep", sleep), ("threads", threads), ("cpus", cpus)];
     let mut good = true;
     for (name, part) in parts {
         let passed = part(&Machine);
@@ -35,6 +38,68 @@ fn frames(machine: &Machine) -> bool {
         }
         good
     })
+}
+
+/// A thread sleeps as long as it wants, and not much longer.
+fn sleep(machine: &Machine) -> bool {
+    (0..5).all(|_| {
+        let start = machine.now_ns();
+        let end = start + 2_000_000;
+        while machine.now_ns() < end {
+            thread::park(Some(end));
+        }
+        machine.now_ns() - end < 1_000_000_000
+    })
+}
+
+/// Threads come and go, and wake each other.
+fn threads(_: &Machine) -> bool {
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    const COUNT: u32 = 200;
+    let Some(waiter) = thread::current() else { return false };
+    let before = thread::live();
+    for _ in 0..COUNT {
+        let spawned = thread::spawn(None, move || {
+            thread::give_way();
+            DONE.fetch_add(1, Ordering::Relaxed);
+            thread::unpark(waiter);
+        });
+        if spawned.is_none() {
+            return false;
+        }
+    }
+    while DONE.load(Ordering::Relaxed) < COUNT {
+        thread::park(None);
+    }
+    let end = time::now() + 1_000_000_000;
+    while thread::live() > before && time::now() < end {
+        thread::park(Some(time::now() + 1_000_000));
+    }
+    thread::live() == before
+}
+
+/// Every CPU runs what is pinned to it.
+fn cpus(machine: &Machine) -> bool {
+    static SEEN: AtomicU32 = AtomicU32::new(0);
+    let Some(waiter) = thread::current() else { return false };
+    let count = machine.cpus().min(32);
+    for cpu in 0..count {
+        let spawned = thread::spawn(Some(cpu), move || {
+            let here = Machine.cpu();
+            SEEN.fetch_or(u32::from(here == cpu) << cpu, Ordering::Relaxed);
+            thread::unpark(waiter);
+        });
+        if spawned.is_none() {
+            return false;
+        }
+    }
+    let all = u32::MAX >> (32 - count);
+    let end = time::now() + 5_000_000_000;
+    while SEEN.load(Ordering::Relaxed) != all && time::now() < end {
+        thread::park(Some(end));
+    }
+    info!("selftest: {} of {count} CPUs ran", SEEN.load(Ordering::Relaxed).count_ones());
+    SEEN.load(Ordering::Relaxed) == all
 }
 
 /// `crash` on the command line: an exception, to see what is printed.

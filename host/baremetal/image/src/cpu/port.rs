@@ -20,6 +20,28 @@ pub unsafe fn outw(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) };
 }
 
+/// Reads two bytes.
+///
+/// # Safety
+/// As for [`outb`].
+pub unsafe fn inw(port: u16) -> u16 {
+    let value;
+    // SAFETY: as the caller promises.
+    unsafe { asm!("in ax, dx", in("dx") port, out("ax") value, options(nomem, nostack)) };
+    value
+}
+
+/// Reads four bytes.
+///
+/// # Safety
+/// As for [`outb`].
+pub unsafe fn ind(port: u16) -> u32 {
+    let value;
+    // SAFETY: as the caller promises.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack)) };
+    value
+}
+
 /// Reads a byte.
 ///
 /// # Safety

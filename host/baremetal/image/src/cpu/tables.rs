@@ -5,6 +5,7 @@
 //! machine check, and the page fault, which an overflowing stack raises.
 
 use super::exception::STUBS;
+use super::interrupt;
 use super::local::Local;
 use crate::memory::stack::Stack;
 use core::arch::asm;
@@ -63,6 +64,16 @@ impl Tables {
         let low = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
         self.gdt = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, low, base >> 32];
     }
+
+    fn give_stacks(&mut self) {
+        let mut tops = [0; 7];
+        for top in &mut tops[..STACKS] {
+            let stack = Stack::new(STACK_ORDER).unwrap_or_else(|| panic!("no memory for a CPU"));
+            *top = stack.top() as u64;
+            core::mem::forget(stack);
+        }
+        self.tss.ist = tops;
+    }
 }
 
 /// A 64-bit gate.
@@ -105,14 +116,17 @@ struct Pointer {
     base: u64,
 }
 
-/// Loads this CPU's tables, which `local` holds.
-pub fn load(local: &'static Local) {
-    // SAFETY: the tables are this CPU's, and it does not use them yet.
+/// Loads this CPU's tables, which `local` holds; exceptions get stacks of their own if `stacks`.
+pub fn load(local: &'static Local, stacks: bool) {
+    // SAFETY: the tables are this CPU's, with interrupts off; what is loaded already stays valid.
     let tables = unsafe { &mut *local.tables.get() };
     tables.fill();
+    if stacks {
+        tables.give_stacks();
+    }
     let gdt = Pointer { limit: 39, base: tables.gdt.as_ptr().addr() as u64 };
     if local.number == 0 {
-        fill_idt(false);
+        fill_idt(stacks);
     }
     let idt = Pointer { limit: 4095, base: IDT.0.get().addr() as u64 };
     // SAFETY: the GDT has code, data and TSS at these selectors; it lives for ever, and so does
@@ -140,22 +154,6 @@ pub fn load(local: &'static Local) {
     }
 }
 
-/// Gives this CPU's exceptions their stacks, when there is memory; on the boot CPU first.
-pub fn give_stacks(local: &'static Local) {
-    // SAFETY: the tables are this CPU's; the processor reads the TSS only at exceptions.
-    let tss = unsafe { &mut (*local.tables.get()).tss };
-    let mut tops = [0; 7];
-    for top in &mut tops[..STACKS] {
-        let stack = Stack::new(STACK_ORDER).unwrap_or_else(|| panic!("no memory for a CPU"));
-        *top = stack.top() as u64;
-        core::mem::forget(stack);
-    }
-    tss.ist = tops;
-    if local.number == 0 {
-        fill_idt(true);
-    }
-}
-
 /// Fills the IDT. Before there are stacks, exceptions come on the one in use.
 fn fill_idt(stacks: bool) {
     // SAFETY: only the boot CPU comes here, while it is alone and with interrupts off.
@@ -163,5 +161,8 @@ fn fill_idt(stacks: bool) {
     for (vector, stub) in STUBS.iter().enumerate() {
         let stack = if stacks { stack_of(vector) } else { 0 };
         idt[vector] = Gate::new(*stub as *const () as u64, stack);
+    }
+    for (vector, stub) in interrupt::STUBS {
+        idt[usize::from(vector)] = Gate::new(stub as *const () as u64, 0);
     }
 }

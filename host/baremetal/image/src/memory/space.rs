@@ -129,6 +129,12 @@ pub fn map_device(at: u64, length: u64, rights: Rights) -> Option<*mut u8> {
     Some(core::ptr::with_exposed_provenance_mut(address))
 }
 
+/// The root of the page tables, below 4 GiB: `boot.s` maps no more when it is made.
+pub fn root() -> u32 {
+    let root = SPACE.lock().as_ref().map_or(0, |space| space.tables.root());
+    u32::try_from(root).unwrap_or(0)
+}
+
 /// Whether an address can be read.
 pub fn is_mapped(at: u64) -> bool {
     // Also called when all is lost, maybe by who holds the lock: then nothing is known.
@@ -137,7 +143,6 @@ pub fn is_mapped(at: u64) -> bool {
 }
 
 /// Takes a page of the identity map, where a CPU starts, in or out: code only.
-#[allow(dead_code)]
 pub fn map_low(page: u64, mapped: bool) -> Option<()> {
     let mut space = SPACE.lock();
     let tables = &mut space.as_mut()?.tables;
