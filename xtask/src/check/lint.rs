@@ -1,5 +1,5 @@
-//! Form and lints of all workspaces: the main one, the unikernels', the fuzz targets' and the test
-//! kernel's.
+//! Form and lints of all workspaces: the main one, the unikernels', the fuzz targets', the test
+//! kernel's and the bare-metal image's.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ fn workspace(manifest: &Path) -> Option<String> {
 }
 
 fn manifests() -> impl Iterator<Item = PathBuf> {
-    let all = ["", "unikernel", "fuzz", "tests/kernel"];
+    let all = ["", "unikernel", "fuzz", "tests/kernel", "host/baremetal/image"];
     let all = all.map(|part| paths::root().join(part).join("Cargo.toml"));
     all.into_iter().filter(|manifest| manifest.exists())
 }

@@ -7,9 +7,12 @@ use crate::{thread, time};
 use backend_native::Platform;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+/// A part: whether it went well.
+type Part = fn(&Machine) -> bool;
+
 /// Runs every part.
 pub fn run() -> bool {
-    let parts: [(&str, fn(&Machine) -> bool); 4] =
+    let parts: [(&str, Part); 4] =
         [("frames", frames), ("sleep", sleep), ("threads", threads), ("cpus", cpus)];
     let mut good = true;
     for (name, part) in parts {

@@ -16,7 +16,9 @@ use host_baremetal::paging::Rights;
 global_asm!(include_str!("smp.s"), options(att_syntax));
 
 /// Where `smp.s` runs; START there.
-const PAGE: u64 = 0x8000;
+const PAGE: u64 = START as u64 * 4096;
+/// The same as the start-up message says it.
+const START: u8 = 8;
 /// Stacks are frames of this order: 16 KiB.
 const STACK_ORDER: u8 = 2;
 /// Between INIT and the start-up message, in nanoseconds.
@@ -63,7 +65,7 @@ pub fn start(boot: &BootInfo, madt: &Madt, own: u32, most: u32) {
             core::hint::spin_loop();
         }
         // The second message does nothing to a CPU that took the first.
-        others.iter().for_each(|id| apic::send_startup(*id, (PAGE >> 12) as u8));
+        others.iter().for_each(|id| apic::send_startup(*id, START));
     }
     debug!("{} CPUs to come", others.len());
 }

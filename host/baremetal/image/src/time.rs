@@ -78,7 +78,7 @@ fn measure(pm: Option<u16>, known: Option<u64>) -> Option<(u64, u64)> {
         let passed = match (pm_now(), pm_start) {
             (Some(now), Some(start)) => {
                 let pm = now.wrapping_sub(start) & 0xff_ffff;
-                (pm >= PM_TICKS).then(|| (pm, PM_HZ))
+                (pm >= PM_TICKS).then_some((pm, PM_HZ))
             }
             _ => known.filter(|hz| tsc >= hz / 500).map(|hz| (tsc, hz)),
         };
