@@ -17,3 +17,4 @@ pub mod options;
 pub mod paging;
 pub mod sched;
 pub mod symbols;
+pub mod windows;

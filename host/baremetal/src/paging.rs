@@ -239,6 +239,29 @@ impl<T: Tables> PageTables<T> {
         }
     }
 
+    /// Whether nothing is mapped in a page-aligned range.
+    pub fn is_empty(&self, range: Range<u64>) -> bool {
+        self.is_empty_in(self.root, 3, range)
+    }
+
+    fn is_empty_in(&self, table: u64, level: u32, range: Range<u64>) -> bool {
+        let size = span(level);
+        let mut at = range.start;
+        while at < range.end {
+            let next = (at & !(size - 1)).wrapping_add(size);
+            let end = if next == 0 { range.end } else { next.min(range.end) };
+            let entry = self.get(table, (at >> (12 + 9 * level)) & 511);
+            if entry & Rights::PRESENT.bits() != 0 {
+                let page = level == 0 || entry & Rights::LARGE.bits() != 0;
+                if page || !self.is_empty_in(entry & ADDRESS, level - 1, at..end) {
+                    return false;
+                }
+            }
+            at = end;
+        }
+        true
+    }
+
     /// What an address leads to: the physical address and the entry's bits.
     pub fn translate(&self, at: u64) -> Option<(u64, Rights)> {
         let mut table = self.root;
@@ -335,6 +358,11 @@ mod tests {
         t.map(base..base + 0x1000, 0x7000, Rights::DATA, Size::Small).unwrap();
         t.map(base + 0x4020_0000..base + 0x4040_0000, 0x60_0000, Rights::DATA, Size::Large)
             .unwrap();
+        assert!(
+            !t.is_empty(base..base + 0x10_0000)
+                && !t.is_empty(base + 0x4030_0000..base + (1 << 31))
+        );
+        assert!(t.is_empty(base + 0x1000..base + 0x4020_0000));
         let mut gone = Vec::new();
         t.unmap(base..base + (512 << 30), &mut |at, size| gone.push((at, size)));
         assert_eq!(gone, [(0x7000, Size::Small), (0x60_0000, Size::Large)]);

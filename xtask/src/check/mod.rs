@@ -4,6 +4,7 @@
 //! none, are what the last line counts.
 
 mod bare_metal;
+pub mod image;
 mod kvm;
 mod lint;
 mod suites;
@@ -47,6 +48,9 @@ pub fn run(options: &Options) -> Result<i32> {
     checks.run("unit tests", || suites::unit(filter));
     checks.run("unikernel tests", || suites::unikernel(filter));
     checks.run("system tests, sandbox", || suites::system(filter));
+    if !options.quick {
+        checks.run("bare metal in QEMU", || image::boot(filter));
+    }
     if whole && !options.quick {
         checks.run("Miri", suites::miri);
     }

@@ -3,8 +3,11 @@
 mod pack;
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,7 +17,7 @@ use crate::{paths, process};
 /// What the image is built for.
 const TARGET: &str = "x86_64-unknown-none";
 /// QEMU's status when the image leaves with "all well" through `isa-debug-exit`.
-const GOOD: i32 = 33;
+pub const GOOD: i32 = 33;
 
 /// Options of `cargo xtask image`.
 #[derive(clap::Args)]
@@ -22,6 +25,9 @@ pub struct Options {
     /// Boot it in QEMU, with the serial port here; the status is 0 if the image says all is well
     #[arg(long)]
     run: bool,
+    /// Run the image's tests in QEMU
+    #[arg(long)]
+    test: bool,
     /// The boot module
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
@@ -41,6 +47,11 @@ pub struct Options {
 
 /// Builds, and runs if asked; returns the status.
 pub fn run(options: &Options) -> Result<i32> {
+    if options.test {
+        let tally = crate::check::image::boot(None)?;
+        println!("{tally}");
+        return Ok(i32::from(tally.failed > 0));
+    }
     let image = build()?;
     let size = fs::metadata(&image)?.len();
     process::say(&format!("{}: {} KiB", image.display(), size.div_ceil(1024)));
@@ -57,6 +68,28 @@ pub fn run(options: &Options) -> Result<i32> {
     command.args(["-serial", "mon:stdio"]);
     let status = command.stdin(Stdio::inherit()).status().context("cannot start QEMU")?;
     Ok(i32::from(status.code() != Some(GOOD)))
+}
+
+/// What an image that was booted printed, and QEMU's status.
+pub struct Boot {
+    /// The serial port's lines.
+    pub lines: Vec<String>,
+    /// QEMU's status, [`GOOD`] where the image said that all is well.
+    pub status: Option<i32>,
+}
+
+/// Boots an image with a command line, without input, and ends it after `limit` at the latest.
+pub fn boot(image: &Path, cpus: u32, words: &str, limit: Duration) -> Result<Boot> {
+    let mut qemu = programs::qemu()?.command();
+    hardware(&mut qemu, 512, cpus);
+    qemu.arg("-kernel").arg(image).args(["-append", words, "-serial", "stdio"]);
+    let mut command = crate::qemu::bounded(&qemu, limit);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
+    let output = child.stdout.take().context("no pipe to QEMU")?;
+    let mut lines = Vec::new();
+    process::each_line(BufReader::new(output), &mut |line| lines.push(line.to_owned()))?;
+    Ok(Boot { lines, status: child.wait()?.code() })
 }
 
 /// The machine that the image is tried in.

@@ -108,7 +108,7 @@ impl Machine {
 
     /// Runs QEMU and reads the second serial port until the machine is off.
     fn watch(&self, qemu: &Command, line: &mut dyn FnMut(&str)) -> Result<()> {
-        let mut command = self.bounded(qemu);
+        let mut command = bounded(qemu, self.timeout);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -131,15 +131,15 @@ impl Machine {
             _ => bail!("QEMU ended with {status}"),
         }
     }
+}
 
-    /// The same command under timeout(1), which ends the machine even if this program is gone.
-    fn bounded(&self, qemu: &Command) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["--foreground", "--signal=KILL", &self.timeout.as_secs().to_string()]);
-        command.arg(qemu.get_program()).args(qemu.get_args());
-        command.envs(qemu.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command
-    }
+/// The same command under timeout(1), which ends the machine even if this program is gone.
+pub fn bounded(qemu: &Command, limit: Duration) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--signal=KILL", &limit.as_secs().to_string()]);
+    command.arg(qemu.get_program()).args(qemu.get_args());
+    command.envs(qemu.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 /// The whole initramfs: `files` over the userland that every machine has.

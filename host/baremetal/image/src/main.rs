@@ -15,6 +15,9 @@ mod log;
 mod memory;
 mod platform;
 mod power;
+// Used by the modes, which need the native backend.
+#[allow(dead_code)]
+mod scheduled;
 mod selftest;
 mod serial;
 mod smp;

@@ -3,17 +3,23 @@
 
 use crate::log::info;
 use crate::platform::Machine;
-use crate::{thread, time};
-use backend_native::Platform;
+use crate::{memory, thread, time};
+use backend_native::{Frame, GuestRam, Platform};
 use core::sync::atomic::{AtomicU32, Ordering};
+use hypervisor::memory::Gpa;
 
 /// A part: whether it went well.
 type Part = fn(&Machine) -> bool;
 
 /// Runs every part.
 pub fn run() -> bool {
-    let parts: [(&str, Part); 4] =
-        [("frames", frames), ("sleep", sleep), ("threads", threads), ("cpus", cpus)];
+    let parts: [(&str, Part); 5] = [
+        ("frames", frames),
+        ("guest RAM", guest_ram),
+        ("sleep", sleep),
+        ("threads", threads),
+        ("cpus", cpus),
+    ];
     let mut good = true;
     for (name, part) in parts {
         let passed = part(&Machine);
@@ -41,6 +47,49 @@ fn frames(machine: &Machine) -> bool {
         }
         good
     })
+}
+
+#[allow(clippy::single_range_in_vec_init)]
+/// A guest's RAM comes zeroed at its first touch, is the same for host and guest, and goes back.
+fn guest_ram(machine: &Machine) -> bool {
+    // What stays: tables of the areas, the heap's first pieces.
+    let first = machine.guest_ram(&[0..4096]);
+    let touched = first.is_some_and(|ram| ram.frame(Gpa(0)).is_some());
+    let before = memory::free();
+    let end = 5 << 30;
+    if machine.guest_ram(&[0..1 << 40]).is_some() {
+        return false;
+    }
+    let size = before / 2 / 4096 * 4096;
+    let ranges = [0..size - 0x20_0000, end - 0x20_0000..end];
+    let Some(ram) = machine.guest_ram(&ranges) else { return false };
+    let untouched = before - memory::free() < 64 << 10;
+    let mut good = touched;
+    // First touched by the host, then by the guest.
+    for at in [0, 0x1ff8, 0x1f_fff8, end - 8] {
+        good &= ram.memory().read_obj(Gpa(at)) == Ok(0u64);
+        good &= ram.memory().write_obj(Gpa(at), &at).is_ok();
+        good &= ram.frame(Gpa(at)).is_some_and(|frame| read(machine, frame, at) == at);
+    }
+    for index in 0..2000 {
+        let at = 0x40_0000 + index * 0x3000;
+        let Some(frame) = ram.frame(Gpa(at)) else { return false };
+        good &= read(machine, frame, at) == 0;
+        good &= ram.memory().write_obj(Gpa(at), &index).is_ok();
+        good &= read(machine, frame, at) == index;
+    }
+    good &= ram.frame(Gpa(size)).is_none() && ram.frame(Gpa(end)).is_none();
+    let two_others = machine.guest_ram(&[0..size]).is_some();
+    drop(ram);
+    info!("selftest: guest RAM: {} bytes left behind", before - memory::free());
+    good && untouched && !two_others && memory::free() == before
+}
+
+/// The word at a guest's address, through its frame.
+fn read(machine: &Machine, frame: Frame, at: u64) -> u64 {
+    let inside = usize::try_from(at % (4096 << frame.order)).unwrap_or(0);
+    // SAFETY: the frame is the guest's, and mapped at the window.
+    unsafe { machine.virt(frame.at).add(inside).cast::<u64>().read() }
 }
 
 /// A thread sleeps as long as it wants, and not much longer.

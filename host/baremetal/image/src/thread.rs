@@ -5,6 +5,7 @@
 
 use crate::cpu::local::{self, Local};
 use crate::cpu::{apic, interrupt};
+use crate::memory::space;
 use crate::memory::stack::Stack;
 use crate::time;
 use alloc::boxed::Box;
@@ -93,6 +94,7 @@ pub fn give_way() {
 
 /// Lets interrupts in, and other threads if this one's time is over. To be called where no lock
 /// is held, at every exit of a guest for an interrupt.
+#[allow(dead_code)]
 pub fn take_interrupts() {
     interrupt::window();
     let local = local::this();
@@ -228,6 +230,7 @@ fn after_switch() {
     let local = local::this();
     let ended = local.ended.take();
     local.wish.set(u64::MAX);
+    space::flush(local);
     // SAFETY: the lock is held, and this is its only user.
     set_timer(local, unsafe { &*THREADS.as_mut_ptr() });
     // SAFETY: locked by whoever switched, whose guard was forgotten.

@@ -4,7 +4,7 @@ use super::local;
 use super::register::{cr2, cr3};
 use crate::end;
 use crate::log::{Level, line};
-use crate::memory::stack;
+use crate::memory::{guest, stack};
 use core::arch::naked_asm;
 
 /// What a stub saves, in the order of the stack.
@@ -75,6 +75,9 @@ pub static STUBS: [extern "C" fn(); 32] = [
     plain::<24>, plain::<25>, plain::<26>, plain::<27>, plain::<28>, coded::<29>, coded::<30>, plain::<31>,
 ];
 
+/// A page fault's error code: there was something, but not with that right.
+const PRESENT: u64 = 1;
+
 const NAMES: [&str; 22] = [
     "divide error",
     "debug",
@@ -100,8 +103,11 @@ const NAMES: [&str; 22] = [
     "control protection",
 ];
 
-/// An exception in this program: a mistake, so the end.
+/// An exception in this program: RAM of a guest that was not there yet, or a mistake, so the end.
 extern "C" fn exception(r: &mut Registers) {
+    if r.vector == 14 && r.error & PRESENT == 0 && guest::fault(cr2()) {
+        return;
+    }
     if r.vector == 2 && end::has_failed() {
         end::halt();
     }

@@ -34,6 +34,8 @@ pub struct Local {
     pub timer: Cell<u64>,
     /// When the backend wants an interrupt; `u64::MAX` if it does not.
     pub wish: Cell<u64>,
+    /// The flushes of the address space that it has done.
+    pub flushes: Cell<u64>,
     /// A thread that ended here, whose stack is free once another one is in use.
     pub ended: Cell<Option<Box<Context>>>,
 }
@@ -54,6 +56,7 @@ impl Local {
             slice_end: Cell::new(0),
             timer: Cell::new(u64::MAX),
             wish: Cell::new(u64::MAX),
+            flushes: Cell::new(0),
             ended: Cell::new(None),
         }
     }

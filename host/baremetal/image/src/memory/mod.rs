@@ -1,5 +1,6 @@
 //! Memory: the physical window, frames, the heap, the image's own mapping, stacks.
 
+pub mod guest;
 mod heap;
 pub mod space;
 pub mod stack;
@@ -7,7 +8,7 @@ pub mod stack;
 use crate::trace;
 use core::ops::Range;
 use host_baremetal::boot::{BootInfo, RegionKind};
-use host_baremetal::frames::{Frames, PAGE};
+use host_baremetal::frames::{Frames, MAX_ORDER, PAGE};
 use hypervisor::sync::Mutex;
 
 /// Where physical address 0 appears.
@@ -19,7 +20,14 @@ const LOW: u64 = 1 << 20;
 /// Where the image is linked, above where it lies.
 const IMAGE_OFFSET: usize = 0xffff_ffff_8000_0000;
 
-static FRAMES: Mutex<Option<Frames>> = Mutex::new(None);
+struct Pool {
+    frames: Option<Frames>,
+    /// Bytes that guests will have when they touch them.
+    promised: u64,
+}
+
+/// A leaf lock.
+static POOL: Mutex<Pool> = Mutex::new(Pool { frames: None, promised: 0 });
 
 unsafe extern "C" {
     static image_start: u8;
@@ -50,7 +58,7 @@ pub fn init(boot: &BootInfo) {
     assert!(room, "too many boot modules");
     // SAFETY: free RAM, which is not added below; `boot.s` maps it, and so does `space`.
     let frames = unsafe { Frames::new(window(0), window(tables.start), end) };
-    *FRAMES.lock() = Some(frames);
+    POOL.lock().frames = Some(frames);
     add(boot, &taken, LOW..BOOT_MAPPED);
     space::init(boot, &image());
     add(boot, &taken, BOOT_MAPPED..u64::MAX);
@@ -70,8 +78,8 @@ fn place_for_tables(boot: &BootInfo, taken: &[Range<u64>], size: u64) -> Range<u
 
 /// Adds free RAM inside of `limits`.
 fn add(boot: &BootInfo, taken: &[Range<u64>], limits: Range<u64>) {
-    let mut frames = FRAMES.lock();
-    let Some(frames) = frames.as_mut() else { return };
+    let mut pool = POOL.lock();
+    let Some(frames) = pool.frames.as_mut() else { return };
     // SAFETY: RAM that is free, and mapped at the window.
     each_free(boot, taken, limits, &mut |free| unsafe { frames.add(free) });
 }
@@ -90,28 +98,69 @@ fn each_free(
 
 /// Free bytes.
 pub fn free() -> u64 {
-    FRAMES.lock().as_ref().map_or(0, Frames::free_bytes)
+    POOL.lock().frames.as_ref().map_or(0, Frames::free_bytes)
 }
 
-/// A frame with garbage in it.
+/// A frame with garbage in it. What is promised to guests is not taken.
 pub fn alloc_raw(order: u8) -> Option<u64> {
-    FRAMES.lock().as_mut()?.alloc(order)
+    let mut pool = POOL.lock();
+    let promised = pool.promised;
+    let frames = pool.frames.as_mut()?;
+    let size = 4096u64 << order.min(MAX_ORDER);
+    if frames.free_bytes().saturating_sub(promised) < size {
+        return None;
+    }
+    frames.alloc(order)
 }
 
-/// A frame of zeros.
+/// A frame of zeros. What is promised to guests is not taken.
 pub fn alloc(order: u8) -> Option<u64> {
-    let at = alloc_raw(order)?;
+    zeroed(alloc_raw(order)?, order)
+}
+
+/// A frame of zeros, out of what is promised to who asks.
+pub fn alloc_promised(order: u8) -> Option<u64> {
+    let mut pool = POOL.lock();
+    let at = pool.frames.as_mut()?.alloc(order)?;
+    pool.promised = pool.promised.saturating_sub(4096 << order);
+    drop(pool);
+    zeroed(at, order)
+}
+
+/// A frame of zeros for the image's own page tables, whose room was promised with what they map.
+fn alloc_table() -> Option<u64> {
+    let at = POOL.lock().frames.as_mut()?.alloc(0)?;
+    zeroed(at, 0)
+}
+
+fn zeroed(at: u64, order: u8) -> Option<u64> {
     // SAFETY: the frame is ours, as large as that, and mapped.
     unsafe { zero(window(at), 4096 << order) };
     Some(at)
 }
 
+/// Promises so many bytes, if there are as many.
+pub fn promise(bytes: u64) -> bool {
+    let mut pool = POOL.lock();
+    let free = pool.frames.as_ref().map_or(0, Frames::free_bytes);
+    let promised = pool.promised.checked_add(bytes).filter(|sum| *sum <= free);
+    pool.promised = promised.unwrap_or(pool.promised);
+    promised.is_some()
+}
+
+/// Takes back what was promised and not taken.
+pub fn take_back(bytes: u64) {
+    let mut pool = POOL.lock();
+    pool.promised = pool.promised.saturating_sub(bytes);
+}
+
 /// Gives a frame back.
 ///
 /// # Safety
-/// It came from here with this order and nobody uses it any more.
+/// It came from here with this order, or is a frame within one that did, and nobody uses it any
+/// more.
 pub unsafe fn release(at: u64, order: u8) {
-    if let Some(frames) = FRAMES.lock().as_mut() {
+    if let Some(frames) = POOL.lock().frames.as_mut() {
         // SAFETY: as the caller promises.
         unsafe { frames.free(at, order) };
     }

@@ -10,10 +10,12 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
-use super::{IMAGE_OFFSET, LOW, WINDOW, alloc, alloc_raw, release, window};
-use crate::cpu::register::{flush_page, set_cr3};
+use super::{IMAGE_OFFSET, LOW, WINDOW, alloc_raw, alloc_table, release, window};
+use crate::cpu::local::Local;
+use crate::cpu::register::{cr3, flush_page, set_cr3};
 use crate::trace;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 use host_baremetal::boot::{BootInfo, RegionKind};
 use host_baremetal::frames::PAGE;
 use host_baremetal::paging::{NoMemory, PageTables, Rights, Size, Tables};
@@ -36,7 +38,7 @@ struct FromFrames;
 // SAFETY: frames are zeroed, ours alone, and reached through the window.
 unsafe impl Tables for FromFrames {
     fn alloc(&mut self) -> Option<u64> {
-        alloc(0)
+        alloc_table()
     }
 
     fn release(&mut self, table: u64) {
@@ -108,6 +110,66 @@ fn sections() -> [(Range<u64>, Rights); 5] {
         (after, Rights::DATA),
         (names, Rights::CONSTANT),
     ]
+}
+
+/// The address space, locked, for who does several things to it.
+pub struct Access<'a>(&'a mut Space);
+
+/// Locks the address space.
+pub fn with(work: impl FnOnce(&mut Access<'_>)) {
+    if let Some(space) = SPACE.lock().as_mut() {
+        work(&mut Access(space));
+    }
+}
+
+impl Access<'_> {
+    /// The frame that an address is in, and its order.
+    pub fn frame(&self, at: u64) -> Option<(u64, u8)> {
+        let (to, rights) = self.0.tables.translate(at)?;
+        let large = rights.contains(Rights::LARGE);
+        let (size, order) = if large { (Size::Large, 9) } else { (Size::Small, 0) };
+        Some((to & !(size.bytes() - 1), order))
+    }
+
+    /// Whether nothing is mapped in the block of this order at an address.
+    pub fn is_empty(&self, at: u64, order: u8) -> bool {
+        self.0.tables.is_empty(at..at + (PAGE << order))
+    }
+
+    /// Maps data.
+    pub fn map(&mut self, at: u64, to: u64, size: u64) {
+        // The room for tables was promised.
+        let _ = self.0.tables.map(at..at + size, to, Rights::DATA, Size::Large);
+    }
+}
+
+/// Counts the times that every CPU has to forget its mappings.
+static FLUSHES: AtomicU64 = AtomicU64::new(0);
+
+/// Makes every CPU forget its mappings: this one now, the others before their next thread.
+pub fn flush_everywhere() {
+    FLUSHES.fetch_add(1, Ordering::Relaxed);
+    flush(crate::cpu::local::this());
+}
+
+/// Forgets this CPU's mappings, if that was asked for since it did so last.
+pub fn flush(local: &Local) {
+    let asked = FLUSHES.load(Ordering::Relaxed);
+    if local.flushes.replace(asked) != asked {
+        // SAFETY: the same tables again.
+        unsafe { set_cr3(cr3()) };
+    }
+}
+
+/// Removes a guest's window and gives its frames back.
+pub fn unmap_window(range: Range<u64>) {
+    with(|space| {
+        space.0.tables.unmap(range, &mut |frame, size| {
+            let order = if size == Size::Small { 0 } else { 9 };
+            // SAFETY: only frames of guests are mapped in a window; this guest is gone.
+            unsafe { release(frame, order) };
+        });
+    });
 }
 
 /// Maps memory for the image itself, at an address of its own areas.

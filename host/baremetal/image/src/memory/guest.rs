@@ -1,0 +1,184 @@
+//! RAM of guests: made and zeroed at the first touch, by the guest or by the host for it.
+//!
+//! The host sees a guest's RAM in a window of addresses of its own, where a page fault makes what
+//! is missing. The window's page tables are also the record of which frames the guest has.
+//!
+//! Memory is promised when a guest is made, so a touch never fails: a guest that does not fit is
+//! refused at once, and nothing else takes what is promised.
+
+use super::{alloc_promised, promise, space, take_back};
+use crate::cpu::register;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use backend_native::{Frame, GuestRam, HostPhys};
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+use host_baremetal::paging::Size;
+use host_baremetal::windows::{UNIT, Windows};
+use hypervisor::memory::{Gpa, GuestMemory, HostBlock};
+use hypervisor::sync::Mutex;
+
+/// Where the windows are: a quarter of what lies above.
+const AREA: Range<u64> = 0xffff_c000_0000_0000..0xffff_d000_0000_0000;
+
+/// Frames grow as a guest grows: so many touches get 4 KiB each, the next 64 KiB, then 2 MiB.
+const SMALL_TOUCHES: u64 = 64;
+const MIDDLE_TOUCHES: u64 = 512;
+const ORDERS: [u8; 3] = [9, 4, 0];
+
+static WINDOWS: Mutex<Windows> = Mutex::new(Windows::new(AREA));
+/// By the address where they begin. Taken before the address space's lock.
+static GUESTS: Mutex<BTreeMap<u64, Arc<Inner>>> = Mutex::new(BTreeMap::new());
+
+struct Inner {
+    /// Where guest-physical address 0 appears.
+    base: u64,
+    ranges: Vec<Range<u64>>,
+    /// Promised bytes that were not taken yet.
+    left: AtomicU64,
+    touches: AtomicU64,
+}
+
+/// One guest's RAM.
+pub struct Ram {
+    memory: GuestMemory,
+    inner: Arc<Inner>,
+    /// Promised for the window's tables.
+    overhead: u64,
+}
+
+impl Ram {
+    /// RAM at these guest-physical ranges. `None` where there is not as much free memory.
+    pub fn new(ranges: &[Range<u64>]) -> Option<Self> {
+        let end = ranges.iter().map(|range| range.end).max()?;
+        let size = ranges.iter().map(|range| range.end - range.start).sum();
+        let overhead = overhead(end);
+        if !promise(size + overhead) {
+            return None;
+        }
+        let Some(base) = window(end) else {
+            take_back(size + overhead);
+            return None;
+        };
+        let inner = Arc::new(Inner {
+            base,
+            ranges: ranges.to_vec(),
+            left: AtomicU64::new(size),
+            touches: AtomicU64::new(0),
+        });
+        let mut memory = GuestMemory::new();
+        for range in ranges {
+            let place = usize::try_from(base + range.start).ok()?;
+            let host = core::ptr::with_exposed_provenance_mut(place);
+            // SAFETY: what is not mapped there is, at the first touch, until the window is gone.
+            let block = unsafe { HostBlock::new(Gpa(range.start), range.end - range.start, host) };
+            // The ranges are disjoint.
+            let _ = memory.add(block);
+        }
+        GUESTS.lock().insert(base, inner.clone());
+        Some(Self { memory, inner, overhead })
+    }
+}
+
+/// A window of `size` bytes that no processor remembers.
+fn window(size: u64) -> Option<u64> {
+    let mut windows = WINDOWS.lock();
+    let before = windows.rounds();
+    let base = windows.take(size);
+    if windows.rounds() != before {
+        space::flush_everywhere();
+    }
+    base
+}
+
+/// What the tables of a window take at most.
+fn overhead(end: u64) -> u64 {
+    let last = end.div_ceil(Size::Large.bytes()) * 4096;
+    last + (end.div_ceil(Size::Huge.bytes()) + 2) * 4096
+}
+
+impl Inner {
+    /// The frame at a guest-physical address, made if need be; `None` where there is no RAM.
+    fn frame(&self, at: u64) -> Option<(u64, u8)> {
+        let range = self.ranges.iter().find(|range| range.contains(&at))?;
+        let mut found = None;
+        space::with(|space| {
+            found = space.frame(self.base + at).or_else(|| self.make(space, range, at));
+        });
+        found
+    }
+
+    /// Makes the frame at an address, as large as it may be where nothing is yet.
+    fn make(
+        &self,
+        space: &mut space::Access<'_>,
+        range: &Range<u64>,
+        at: u64,
+    ) -> Option<(u64, u8)> {
+        let touches = self.touches.fetch_add(1, Ordering::Relaxed);
+        let largest = if touches < SMALL_TOUCHES {
+            0
+        } else if touches < MIDDLE_TOUCHES {
+            4
+        } else {
+            9
+        };
+        for order in ORDERS.into_iter().filter(|order| *order <= largest) {
+            let size = 4096u64 << order;
+            let start = at & !(size - 1);
+            let inside = range.start <= start && start + size <= range.end;
+            if !inside || !space.is_empty(self.base + start, order) {
+                continue;
+            }
+            let Some(frame) = alloc_promised(order) else { continue };
+            self.left.fetch_sub(size, Ordering::Relaxed);
+            space.map(self.base + start, frame, size);
+            return Some((frame, order));
+        }
+        None
+    }
+}
+
+// SAFETY: a frame is in one guest's window until that is gone; it was zeroed when it was made.
+unsafe impl GuestRam for Ram {
+    fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    fn memory_mut(&mut self) -> &mut GuestMemory {
+        &mut self.memory
+    }
+
+    fn frame(&self, at: Gpa) -> Option<Frame> {
+        let (frame, order) = self.inner.frame(at.0)?;
+        Some(Frame { at: HostPhys(frame), order })
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        let Inner { base, ref ranges, ref left, .. } = *self.inner;
+        GUESTS.lock().remove(&base);
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        space::unmap_window(base..base + end.next_multiple_of(UNIT));
+        take_back(left.load(Ordering::Relaxed) + self.overhead);
+        WINDOWS.lock().give_back(base, end);
+    }
+}
+
+/// A page fault of the host at `at`: whether it was RAM of a guest, which is there now.
+pub fn fault(at: u64) -> bool {
+    if !AREA.contains(&at) {
+        return false;
+    }
+    let guests = GUESTS.lock();
+    let guest = guests.range(..=at).next_back().map(|(_, guest)| guest.clone());
+    drop(guests);
+    guest.is_some_and(|guest| {
+        let made = guest.frame(at - guest.base).is_some();
+        // The processor may remember that there was nothing.
+        register::flush_page(usize::try_from(at).unwrap_or(0));
+        made
+    })
+}

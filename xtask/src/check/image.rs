@@ -1,0 +1,76 @@
+//! The bare-metal image in QEMU's emulated machine: it boots, tests itself, fails as it should,
+//! and switches the machine off.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::tally::Tally;
+use crate::image::{self, Boot, GOOD};
+
+/// QEMU's status when the image leaves with a failure.
+const BAD: i32 = GOOD + 2;
+/// Far more than a boot takes.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A test: its name, and what it does with the image.
+type Test = (&'static str, fn(&Path) -> Result<()>);
+
+const TESTS: [Test; 5] = [
+    ("the self-test passes on one CPU", |image| self_test(image, 1)),
+    ("the self-test passes on four CPUs", |image| self_test(image, 4)),
+    ("an exception prints registers and a trace with names", crash),
+    ("with nothing to do the machine is switched off", power_off),
+    ("a failure can reset the machine", reset),
+];
+
+/// Builds the image and runs its tests, or those whose name contains `filter`.
+pub fn boot(filter: Option<&str>) -> Result<Tally> {
+    let image = image::build()?;
+    let mut tally = Tally::default();
+    for (name, test) in TESTS.iter().filter(|test| filter.is_none_or(|f| test.0.contains(f))) {
+        tally.tests += 1;
+        match test(&image) {
+            Ok(()) => {
+                println!("test {name} ... ok");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED\n{error:#}");
+                tally.failed += 1;
+                tally.names.push((*name).to_owned());
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn self_test(image: &Path, cpus: u32) -> Result<()> {
+    let boot = image::boot(image, cpus, "selftest", LIMIT)?;
+    expect(&boot, Some(GOOD), &["selftest: frames: passed", &format!("{cpus} of {cpus} CPUs ran")])
+}
+
+fn crash(image: &Path) -> Result<()> {
+    let boot = image::boot(image, 2, "crash", LIMIT)?;
+    expect(&boot, Some(BAD), &["invalid opcode (vector 6", "rflags", "thread::begin+0x"])
+}
+
+fn power_off(image: &Path) -> Result<()> {
+    expect(&image::boot(image, 2, "", LIMIT)?, Some(0), &["MiB free"])
+}
+
+/// QEMU is told to end where the machine would start anew.
+fn reset(image: &Path) -> Result<()> {
+    let boot = image::boot(image, 1, "crash panic=reset", LIMIT)?;
+    expect(&boot, Some(0), &["invalid opcode"])
+}
+
+fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {
+    let text = boot.lines.join("\n");
+    for part in parts {
+        ensure!(text.contains(part), "it did not print \"{part}\":\n{text}");
+    }
+    ensure!(boot.status == status, "status {:?}, not {status:?}:\n{text}", boot.status);
+    Ok(())
+}
