@@ -7,6 +7,9 @@
 //!
 //! Register names and order are those of the GDB remote protocol's `i386:x86-64` target.
 
+#[cfg(feature = "gdb")]
+pub mod gdb;
+
 use crate::memory::{Gpa, GuestMemory, Gva, MemoryError};
 use crate::vcpu::{BackendError, BackendVcpu, VmEntry, VmExit};
 
@@ -51,8 +54,7 @@ pub enum Registers {
 /// What a breakpoint stops at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakKind {
-    /// An instruction, by writing another one over it, which [`DebugVcpu::peek`] shows as long
-    /// as the breakpoint is there.
+    /// An instruction, by writing another one over it, which [`DebugVcpu::peek`] does not show.
     Software,
     /// An instruction, by a breakpoint register.
     Hardware,
@@ -127,7 +129,8 @@ pub trait DebugVcpu: BackendVcpu {
     fn detach(&mut self) -> Result<(), BackendError>;
 
     /// Runs until the guest exits, reaches a breakpoint, or, with `step`, has executed one
-    /// instruction.
+    /// instruction. An instruction that exits has been executed when the next entry has answered:
+    /// with `step`, that entry then only ends it.
     ///
     /// # Errors
     /// If the backend itself failed.
@@ -164,7 +167,8 @@ pub trait DebugVcpu: BackendVcpu {
     /// If the backend itself failed.
     fn translate(&self, address: Gva) -> Result<Option<Gpa>, BackendError>;
 
-    /// Writes to the guest's memory whatever its permissions are.
+    /// Writes to the guest's memory whatever its permissions are; where a software breakpoint is,
+    /// to what it hides.
     ///
     /// # Errors
     /// If there is no such memory or the system refuses.

@@ -62,18 +62,51 @@ fn breakpoints_of_every_kind() {
     let mut byte = [0];
     vm.memory().read_bytes(Gpa(TEXT + 2), &mut byte).unwrap();
     assert_eq!(byte, [0xf4], "in the protected text");
+    vcpu.peek(vm.memory(), Gpa(TEXT + 2), &mut byte).unwrap();
+    assert_eq!(byte, [0xff], "and does not show");
 
     assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(software));
     assert_eq!(registers(&vcpu).rip, TEXT + 2);
+    // One that is not taken away does not stop the guest twice at one visit.
+    assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(write));
     assert_eq!(vcpu.remove(software), Ok(true));
     assert_eq!(vcpu.remove(software), Ok(false));
-    assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(write));
     assert_eq!(registers(&vcpu).rip, TEXT + 6);
     assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(hardware));
     assert_eq!(registers(&vcpu).rip, TEXT + 11);
     assert_eq!(vcpu.remove(hardware), Ok(true));
     assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 2)));
     assert_eq!(resume(&mut vcpu, false), Stop::Exit(VmExit::Halt), "the guest's own");
+}
+
+/// A hypercall is one instruction, also for KVM, which emulates it.
+#[test]
+fn a_step_over_an_exit_is_one_step() {
+    let Some(kvm) = kvm("a_step_over_an_exit_is_one_step") else { return };
+    let (_vm, mut vcpu) = vcpu(&kvm, counts());
+    let under = at(BreakKind::Software, TEXT + 11);
+    assert_eq!(vcpu.insert(under), Ok(true));
+    assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(under));
+    assert_eq!(resume(&mut vcpu, true), Stop::Exit(out(0x500, 4, 2)));
+    assert_eq!(resume(&mut vcpu, true), Stop::Step);
+    assert_eq!(registers(&vcpu).rip, TEXT + 12);
+    assert_eq!(resume(&mut vcpu, false), Stop::Exit(VmExit::Halt), "the guest's own");
+}
+
+#[test]
+fn what_a_breakpoint_hides_is_what_is_written() {
+    let Some(kvm) = kvm("what_a_breakpoint_hides_is_what_is_written") else { return };
+    let (vm, mut vcpu) = vcpu(&kvm, counts());
+    let software = at(BreakKind::Software, TEXT);
+    assert_eq!(vcpu.insert(software), Ok(true));
+    vcpu.poke(Gpa(TEXT), &[0x90, 0x90]).unwrap();
+    let mut bytes = [0; 3];
+    vm.memory().read_bytes(Gpa(TEXT), &mut bytes).unwrap();
+    assert_eq!(bytes, [0xf4, 0x90, 0xff]);
+    assert_eq!(vcpu.remove(software), Ok(true));
+    vm.memory().read_bytes(Gpa(TEXT), &mut bytes).unwrap();
+    assert_eq!(bytes, [0x90, 0x90, 0xff]);
+    assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 1)));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::vcpu::Stop as RunStop;
 use hypervisor::debug::{
     BreakKind, Breakpoint, DebugVcpu, HARDWARE_BREAKPOINTS, Registers, Stop, X86Registers,
 };
-use hypervisor::memory::{Gpa, Gva};
+use hypervisor::memory::{Gpa, GuestMemory, Gva, MemoryError};
 use hypervisor::vcpu::{BackendError, VmEntry, VmExit};
 use kvm_bindings::*;
 
@@ -31,6 +31,8 @@ pub(crate) struct DebugState {
     /// With the byte that the breakpoint instruction has replaced, and where that is.
     software: Vec<(Breakpoint, Gpa, u8)>,
     told: Option<kvm_guest_debug>,
+    /// The guest's last instruction has exited, and KVM ends it at the next entry.
+    exited: bool,
 }
 
 impl DebugState {
@@ -65,16 +67,18 @@ impl DebugVcpu for KvmVcpu {
     }
 
     fn resume(&mut self, entry: VmEntry, step: bool) -> Result<Stop, BackendError> {
-        let request = self.debug.request(step);
-        if self.debug.told != Some(request) {
-            self.fd.set_guest_debug(&request).map_err(refused("KVM_SET_GUEST_DEBUG"))?;
-            self.debug.told = Some(request);
-        }
-        Ok(match self.go(entry)? {
-            RunStop::Exit(VmExit::Halt) => self.halted()?,
-            RunStop::Exit(exit) => Stop::Exit(exit),
-            RunStop::Debug(what) => self.debug.stop(&what),
-        })
+        let ends = std::mem::take(&mut self.debug.exited);
+        let stop = if ends && step {
+            self.end_instruction(entry)?
+        } else {
+            match self.debug.at(self.rip()?.0).filter(|_| !ends) {
+                Some(breakpoint) => self.step_over(breakpoint, entry, step)?,
+                None => self.advance(entry, step)?,
+            }
+        };
+        self.debug.exited =
+            !matches!(stop, Stop::Exit(VmExit::Interrupted)) && matches!(stop, Stop::Exit(_));
+        Ok(stop)
     }
 
     fn registers(&self) -> Result<Registers, BackendError> {
@@ -125,6 +129,32 @@ impl DebugVcpu for KvmVcpu {
     }
 
     fn poke(&mut self, at: Gpa, bytes: &[u8]) -> Result<(), BackendError> {
+        let mut shown = bytes.to_vec();
+        self.debug.hidden(at, &mut shown, |byte, _| *byte = HLT);
+        self.write_ram(at, &shown)?;
+        shown.copy_from_slice(bytes);
+        self.debug.hidden(at, &mut shown, |byte, original| *original = *byte);
+        Ok(())
+    }
+
+    fn peek(&self, memory: &GuestMemory, at: Gpa, to: &mut [u8]) -> Result<(), MemoryError> {
+        memory.read_bytes(at, to)?;
+        for (_, gpa, original) in &self.debug.software {
+            if let Some(byte) = offset(at, *gpa).and_then(|index| to.get_mut(index)) {
+                *byte = *original;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far `at` is from `start`.
+fn offset(start: Gpa, at: Gpa) -> Option<usize> {
+    usize::try_from(at.0.checked_sub(start.0)?).ok()
+}
+
+impl KvmVcpu {
+    fn write_ram(&mut self, at: Gpa, bytes: &[u8]) -> Result<(), BackendError> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             let here = at.checked_add(done as u64);
@@ -141,13 +171,28 @@ impl DebugVcpu for KvmVcpu {
 }
 
 impl DebugState {
-    fn stop(&self, what: &kvm_debug_exit_arch) -> Stop {
-        if what.dr6 & DR6_BS != 0 {
-            return Stop::Step;
+    /// The software breakpoint at an address.
+    fn at(&self, address: u64) -> Option<Breakpoint> {
+        let found = self.software.iter().find(|(at, ..)| at.address.0 == address);
+        found.map(|(at, ..)| *at)
+    }
+
+    /// Calls `f` with each of the bytes at `start` that a breakpoint hides, and what it hides.
+    fn hidden(&mut self, start: Gpa, bytes: &mut [u8], mut f: impl FnMut(&mut u8, &mut u8)) {
+        for (_, gpa, original) in &mut self.software {
+            if let Some(byte) = offset(start, *gpa).and_then(|index| bytes.get_mut(index)) {
+                f(byte, original);
+            }
         }
+    }
+
+    fn stop(&self, what: &kvm_debug_exit_arch) -> Stop {
+        let stepped = what.dr6 & DR6_BS != 0;
         (0..HARDWARE_BREAKPOINTS)
             .filter(|index| what.dr6 & 1 << index != 0)
-            .find_map(|index| self.hardware[index])
+            .filter_map(|index| self.hardware[index])
+            // After a step, only what the stepped instruction did counts.
+            .find(|at| !stepped || at.kind != BreakKind::Hardware)
             .map_or(Stop::Step, Stop::Breakpoint)
     }
 
@@ -160,6 +205,43 @@ impl DebugState {
 }
 
 impl KvmVcpu {
+    /// Runs with the breakpoints that are set.
+    fn advance(&mut self, entry: VmEntry, step: bool) -> Result<Stop, BackendError> {
+        let request = self.debug.request(step);
+        if self.debug.told != Some(request) {
+            self.fd.set_guest_debug(&request).map_err(refused("KVM_SET_GUEST_DEBUG"))?;
+            self.debug.told = Some(request);
+        }
+        Ok(match self.go(entry)? {
+            RunStop::Exit(VmExit::Halt) => self.halted()?,
+            RunStop::Exit(exit) => Stop::Exit(exit),
+            RunStop::Debug(what) => self.debug.stop(&what),
+        })
+    }
+
+    /// Lets KVM end an instruction that has exited, and nothing more: it does so at the next
+    /// entry, even at one that comes back at once (KVM API §5, `immediate_exit`).
+    fn end_instruction(&mut self, entry: VmEntry) -> Result<Stop, BackendError> {
+        self.fd.set_kvm_immediate_exit(1);
+        Ok(match self.advance(entry, true)? {
+            Stop::Exit(VmExit::Interrupted) => Stop::Step,
+            other => other,
+        })
+    }
+
+    /// Executes the instruction under a breakpoint, and goes on from there.
+    fn step_over(
+        &mut self,
+        breakpoint: Breakpoint,
+        entry: VmEntry,
+        step: bool,
+    ) -> Result<Stop, BackendError> {
+        self.remove_software(breakpoint)?;
+        let stop = self.advance(entry, true)?;
+        self.insert_software(breakpoint)?;
+        if stop == Stop::Step && !step { self.advance(VmEntry::Continue, false) } else { Ok(stop) }
+    }
+
     /// After a HLT: the guest's own, or a breakpoint, to which it then goes back.
     fn halted(&mut self) -> Result<Stop, BackendError> {
         let mut regs = self.fd.get_regs().map_err(refused("KVM_GET_REGS"))?;
@@ -181,7 +263,7 @@ impl KvmVcpu {
             return Ok(false);
         }
         let Some(original) = self.machine.ram().text_byte(gpa.0) else { return Ok(false) };
-        self.poke(gpa, &[HLT])?;
+        self.write_ram(gpa, &[HLT])?;
         self.debug.software.push((breakpoint, gpa, original));
         Ok(true)
     }
@@ -190,7 +272,7 @@ impl KvmVcpu {
         let found = self.debug.software.iter().position(|(at, ..)| *at == breakpoint);
         let Some(index) = found else { return Ok(false) };
         let (_, gpa, original) = self.debug.software.swap_remove(index);
-        self.poke(gpa, &[original])?;
+        self.write_ram(gpa, &[original])?;
         Ok(true)
     }
 }
