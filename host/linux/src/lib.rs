@@ -11,6 +11,7 @@ pub mod confine;
 pub mod console;
 #[cfg(test)]
 mod forked;
+pub mod gdb;
 pub mod net;
 pub mod signals;
 mod sys;

@@ -94,6 +94,11 @@ pub fn pending() -> bool {
     PENDING.load(Ordering::Relaxed) != 0
 }
 
+/// Whether one has come besides this one.
+pub(crate) fn pending_besides(signal: c_int) -> bool {
+    PENDING.load(Ordering::Relaxed) & !(1 << (signal & 31)) != 0
+}
+
 /// The lowest-numbered signal that has come, once.
 pub fn take() -> Option<c_int> {
     let pending = PENDING.load(Ordering::Relaxed);

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
-use rustix::event::Timespec;
 use rustix::event::epoll::{Event, EventData, EventFlags};
+use rustix::event::{PollFd, Timespec};
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
 
@@ -69,6 +69,42 @@ pub(crate) fn epoll_modify(
     let args = [fd(set), modify, of, &raw const event as usize, 0, 0];
     // SAFETY: the event is valid for the call.
     unsafe { syscall(libc::SYS_epoll_ctl, args) }.map(drop)
+}
+
+/// ppoll(2) for so many milliseconds with no signal blocked: one that is pending interrupts it.
+pub(crate) fn ppoll(fds: &mut [PollFd<'_>], ms: i64) -> Result<usize, Errno> {
+    let time = Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
+    let mask = 0u64;
+    let args = [
+        fds.as_mut_ptr() as usize,
+        fds.len(),
+        &raw const time as usize,
+        &raw const mask as usize,
+        size_of::<u64>(),
+        0,
+    ];
+    // SAFETY: PollFd is `struct pollfd`; all are valid for the call; the mask is the kernel's 8
+    // bytes.
+    unsafe { syscall(libc::SYS_ppoll, args) }
+}
+
+/// Makes the kernel send this thread SIGIO when something comes in (fcntl(2), F_SETOWN_EX).
+pub(crate) fn announce_input(of: BorrowedFd<'_>) -> Result<(), Errno> {
+    #[repr(C)]
+    struct Owner {
+        kind: i32,
+        thread: i32,
+    }
+    const SETOWN_EX: usize = 15;
+    const OWNER_TID: i32 = 0;
+    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+    let owner = Owner { kind: OWNER_TID, thread };
+    let args = [fd(of), SETOWN_EX, &raw const owner as usize, 0, 0, 0];
+    // SAFETY: the structure is the kernel's and valid for the call.
+    unsafe { syscall(libc::SYS_fcntl, args) }?;
+    let flags = rustix::fs::fcntl_getfl(of)?;
+    let asynchronous = rustix::fs::OFlags::from_bits_retain(libc::O_ASYNC.cast_unsigned());
+    rustix::fs::fcntl_setfl(of, flags | asynchronous)
 }
 
 /// Makes a timerfd readable as soon as possible. Safe in a signal handler.
