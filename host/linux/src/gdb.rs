@@ -15,10 +15,11 @@ use hypervisor::debug::gdb::{Frame, Framer, Heard, Link};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_tcp_nodelay;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay};
+use rustix::net::{
+    AddressFamily, Ipv4Addr, RecvFlags, SendFlags, SocketAddrV4, SocketFlags, SocketType,
+    accept_with, bind, getsockname, listen, recv, send, socket_with,
+};
 
 /// The signal that announces a debugger's words.
 pub const SIGNAL: i32 = libc::SIGIO;
@@ -28,12 +29,14 @@ pub const SIGNAL: i32 = libc::SIGIO;
 const LOOK_AGAIN: i64 = 100;
 /// Connections of which none has said anything sensible yet.
 const CALLERS: usize = 8;
+/// Connections that the kernel holds back.
+const BACKLOG: i32 = 16;
 /// Bytes that are read at once, and that a caller has to say something sensible.
 const CHUNK: usize = 4096;
 
 /// A port at which a debugger can call.
 pub struct GdbPort {
-    listener: TcpListener,
+    listener: OwnedFd,
     port: u16,
 }
 
@@ -57,10 +60,13 @@ impl GdbPort {
     ///
     /// # Errors
     /// The system's.
-    pub fn open(port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
+    pub fn open(port: u16) -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        set_socket_reuseaddr(&listener, true)?;
+        bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+        listen(&listener, BACKLOG)?;
+        let port = SocketAddrV4::try_from(getsockname(&listener)?)?.port();
         Ok(Self { listener, port })
     }
 
@@ -87,17 +93,17 @@ impl GdbPort {
                 }
                 callers.push(caller);
             }
-            let mut known = None;
-            callers.retain_mut(|caller| match caller.judge() {
-                Judged::Debugger if known.is_none() => {
-                    known = caller.stream.try_clone().ok().map(|s| (s, caller.heard.split_off(0)));
-                    false
+            let mut unknown = Vec::new();
+            for mut caller in callers {
+                match caller.judge() {
+                    Judged::Debugger => {
+                        return GdbLink::new(caller.stream, caller.heard).map(Some);
+                    }
+                    Judged::Unknown => unknown.push(caller),
+                    Judged::Stranger => {}
                 }
-                judged => judged == Judged::Unknown,
-            });
-            if let Some((stream, heard)) = known {
-                return GdbLink::new(stream, heard).map(Some);
             }
+            callers = unknown;
         }
     }
 

@@ -53,6 +53,29 @@ pub fn kvm_rules() -> Vec<Rule> {
     ]
 }
 
+/// Debugging a vCPU of KVM.
+pub fn kvm_debug_rules() -> Vec<Rule> {
+    const SET_GUEST_DEBUG: u64 = 0x4048_ae9b;
+    const GET_SREGS: u64 = 0x8138_ae83;
+    const SET_SREGS: u64 = 0x4138_ae84;
+    const GET_FPU: u64 = 0x81a0_ae8c;
+    const SET_FPU: u64 = 0x41a0_ae8d;
+    const TRANSLATE: u64 = 0xc018_ae85;
+    let registers = "registers for a debugger";
+    let breakpoint = "breakpoints in the guest's protected text";
+    vec![
+        Rule::with(libc::SYS_ioctl, 1, SET_GUEST_DEBUG, "steps and breakpoints"),
+        Rule::with(libc::SYS_ioctl, 1, GET_SREGS, registers),
+        Rule::with(libc::SYS_ioctl, 1, SET_SREGS, registers),
+        Rule::with(libc::SYS_ioctl, 1, GET_FPU, registers),
+        Rule::with(libc::SYS_ioctl, 1, SET_FPU, registers),
+        Rule::with(libc::SYS_ioctl, 1, TRANSLATE, "where a debugger's address is"),
+        Rule::with(libc::SYS_mprotect, 2, 0, breakpoint),
+        Rule::with(libc::SYS_mprotect, 2, 1, breakpoint),
+        Rule::with(libc::SYS_mprotect, 2, 3, breakpoint),
+    ]
+}
+
 /// The supervisor's work beside a sandbox.
 pub fn supervisor_rules() -> Vec<Rule> {
     let why = "wait for the guest's process, and end it";

@@ -3,6 +3,7 @@
 use crate::report::{StatsFile, Times};
 use crate::tell;
 use host_linux::clock::monotonic_ns;
+use host_linux::gdb;
 use host_linux::signals;
 use host_linux::wait::OnSignal;
 use hypervisor::modes::hvt::service::HostEvents;
@@ -11,7 +12,7 @@ use hypervisor::vcpu::{Answer, Ending, VmEntry};
 use rustix::fd::BorrowedFd;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
 /// The run as seen from outside.
 pub struct Events {
@@ -20,6 +21,8 @@ pub struct Events {
     boot_ns: AtomicU64,
     backend: OnceLock<&'static str>,
     last_signal: AtomicI32,
+    /// A debugger has said something that nobody has heard yet.
+    debugger: AtomicBool,
 }
 
 impl Events {
@@ -35,6 +38,7 @@ impl Events {
             boot_ns: AtomicU64::new(0),
             backend: OnceLock::new(),
             last_signal: AtomicI32::new(0),
+            debugger: AtomicBool::new(false),
         })
     }
 
@@ -78,10 +82,10 @@ impl Events {
     /// Acts on the signals that have come; says whether one of them ends the run.
     fn act(&self) -> bool {
         while let Some(signal) = signals::take() {
-            if signal == libc::SIGUSR1 {
-                self.write_stats();
-            } else {
-                self.last_signal.store(signal, Relaxed);
+            match signal {
+                libc::SIGUSR1 => self.write_stats(),
+                gdb::SIGNAL => self.debugger.store(true, Relaxed),
+                _ => self.last_signal.store(signal, Relaxed),
             }
         }
         self.last_signal() != 0
@@ -90,18 +94,16 @@ impl Events {
 
 impl HostEvents for Events {
     fn interrupted(&self) -> Answer {
-        if self.act() {
-            Answer::End(Ending::Interrupted)
-        } else {
-            Answer::Resume(VmEntry::Continue)
-        }
+        let ends = self.act();
+        self.debugger.store(false, Relaxed);
+        if ends { Answer::End(Ending::Interrupted) } else { Answer::Resume(VmEntry::Continue) }
     }
 }
 
 impl OnSignal for Events {
-    /// The vCPU's next entry comes back at once, and ends the run.
+    /// The vCPU's next entry comes back at once, and ends the run, or listens to a debugger.
     fn ends_wait(&self) -> bool {
-        self.act()
+        self.act() || self.debugger.load(Relaxed)
     }
 }
 

@@ -15,6 +15,7 @@ mod choose;
 mod confine;
 mod dumpcore;
 mod events;
+mod gdb;
 mod report;
 mod ring;
 mod run;

@@ -6,6 +6,7 @@ use crate::choose::{Chosen, choose};
 use crate::confine::{self, Keep};
 use crate::dumpcore::CoreDirectory;
 use crate::events::Events;
+use crate::gdb;
 use crate::report::StatsFile;
 use crate::ring::{Serving, serve};
 use crate::{FAILURE, tell};
@@ -15,8 +16,10 @@ use host_linux::blob::FileBlob;
 use host_linux::clock::HostClock;
 use host_linux::confine::Rule;
 use host_linux::console::FdConsole;
+use host_linux::gdb::GdbPort;
 use host_linux::signals;
 use host_linux::wait::{Epoll, OnSignal};
+use hypervisor::debug::DebugVcpu;
 use hypervisor::memory::Gpa;
 use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::cmdline::CommandLine;
@@ -47,6 +50,7 @@ struct Run<'a> {
     devices: Devices,
     core: Option<CoreDirectory>,
     events: Arc<Events>,
+    gdb: Option<GdbPort>,
 }
 
 /// Runs the unikernel; gives the status to exit with.
@@ -54,12 +58,8 @@ struct Run<'a> {
 /// # Errors
 /// What is wrong, in words for a person.
 pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
-    if options.gdb.is_some() {
-        return Err("--gdb: there is no debugger's server in this version yet; \
-                    --dumpcore=DIR leaves a core file of an aborting guest"
-            .to_owned());
-    }
     signals::install(&SIGNALS);
+    let gdb = options.gdb.map(gdb::open).transpose()?;
     let shown = options.kernel.display();
     let blob =
         FileBlob::open(&options.kernel).map_err(|e| format!("{shown}: Could not open: {e}"))?;
@@ -70,7 +70,7 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
     let core = options.dumpcore.as_deref().map(CoreDirectory::open).transpose()?;
     let stats = options.stats.as_deref().map(StatsFile::open).transpose()?;
     let events = Arc::new(Events::new(stats, start_ns)?);
-    let run = Run { options, image, blob, cmdline, devices, core, events };
+    let run = Run { options, image, blob, cmdline, devices, core, events, gdb };
     match choose(options.backend)? {
         Chosen::Kvm(kvm) => run.on_kvm(&kvm),
         Chosen::Sandbox(why) => run.in_sandbox(&why),
@@ -151,6 +151,9 @@ impl Run<'_> {
         let on_signal: Arc<dyn OnSignal> = Arc::<Events>::clone(&self.events);
         let (resources, _, mut rules) = self.resources(Some(on_signal))?;
         rules.extend(confine::kvm_rules());
+        if self.gdb.is_some() {
+            rules.extend(confine::kvm_debug_rules());
+        }
         let events: Arc<dyn HostEvents> = Arc::<Events>::clone(&self.events);
         let stats = self.events.stats();
         let mut guest = Guest::in_vm(vm, kvm, &self.spec(layout), resources, events, stats)
@@ -170,10 +173,17 @@ impl Run<'_> {
         let layout = self.layout(false)?;
         let (resources, descriptors, rules) = self.resources(None)?;
         signals::block(&SIGNALS);
-        let keep_code = self.options.gdb.is_some();
+        let keep_code = self.gdb.is_some();
+        if keep_code {
+            signals::block(&[host_linux::gdb::SIGNAL]);
+        }
         let backend = Sandbox::new(SandboxConfig { descriptors, rules, keep_code });
         let guest = self.guest(&backend, layout, resources)?;
-        self.finish(guest, confine::supervisor_rules())
+        let mut rules = confine::supervisor_rules();
+        if keep_code {
+            rules.extend(backend_sandbox::debug_rules());
+        }
+        self.finish(guest, rules)
     }
 
     fn guest<B: Backend>(
@@ -193,10 +203,21 @@ impl Run<'_> {
 
     /// Gives up privileges, runs the guest, and tells how it ended.
     fn finish<V: BackendVm>(
-        &self,
+        &mut self,
         mut guest: Guest<V>,
         mut rules: Vec<Rule>,
-    ) -> Result<i32, String> {
+    ) -> Result<i32, String>
+    where
+        V::Vcpu: DebugVcpu,
+    {
+        let mut debugger = None;
+        if let Some(port) = self.gdb.take() {
+            let Some(link) = gdb::wait(port, &mut guest, &self.events)? else {
+                return Ok(self.status(&Ending::Interrupted, &guest));
+            };
+            rules.extend(link.rules());
+            debugger = Some(link);
+        }
         let core_directory = self.core.as_ref().map(CoreDirectory::fd);
         // Capabilities and landlock are a thread's own: before there is a second one. The filter
         // comes after it, because it allows nothing of what a thread does to start.
@@ -207,12 +228,16 @@ impl Run<'_> {
         let keep = Keep { rules, core_directory, stats: self.events.stats_fd() };
         confine::filter(keep, self.options.verbose)?;
         self.events.booted();
-        let ending = guest.run().map_err(|e| e.to_string())?;
+        let ending = match debugger {
+            None => guest.run().map(Some),
+            Some(link) => gdb::run(link, &mut guest),
+        };
+        let ending = ending.map_err(|e| e.to_string())?;
         if let Some(ring) = ring {
             ring.drain();
         }
         self.events.write_stats();
-        let status = self.status(&ending, &guest);
+        let status = ending.map_or(FAILURE, |ending| self.status(&ending, &guest));
         // The process ends now: the kernel takes everything back at once, and faster.
         std::mem::forget(guest);
         Ok(status)

@@ -1,0 +1,79 @@
+//! `--gdb`: a run that a debugger controls.
+//!
+//! Order: [`open`] before the guest is made, [`wait`] before the tender confines itself, [`run`]
+//! in place of the plain run.
+
+use crate::events::Events;
+use crate::tell;
+use host_linux::gdb::{GdbLink, GdbPort, SIGNAL};
+use host_linux::signals;
+use hypervisor::debug::DebugVcpu;
+use hypervisor::debug::gdb::{Done, serve};
+use hypervisor::modes::hvt::tender::Guest;
+use hypervisor::vcpu::{BackendError, BackendVm, Ending};
+
+/// Opens the port at which the debugger calls.
+///
+/// # Errors
+/// In words for a person.
+pub fn open(port: u16) -> Result<GdbPort, String> {
+    signals::install(&[SIGNAL]);
+    GdbPort::open(port).map_err(|e| {
+        format!("--gdb: cannot listen on 127.0.0.1 port {port}: {e}; try another --gdb-port")
+    })
+}
+
+/// Takes the guest to its first instruction and waits for a debugger. `None` if a signal ends the
+/// wait.
+///
+/// # Errors
+/// In words for a person.
+pub fn wait<V: BackendVm>(
+    port: GdbPort,
+    guest: &mut Guest<V>,
+    events: &Events,
+) -> Result<Option<GdbLink>, String>
+where
+    V::Vcpu: DebugVcpu,
+{
+    guest.vcpu.attach().map_err(|e| e.to_string())?;
+    tell::warn("Waiting for a debugger. Connect to it like this:");
+    let number = port.number();
+    tell::warn(format_args!("\tgdb --ex=\"target remote localhost:{number}\" KERNEL"));
+    let link = port.accept(events).map_err(|e| format!("--gdb: accept failed: {e}"))?;
+    if link.is_some() {
+        tell::warn("Connection from debugger at 127.0.0.1");
+    }
+    Ok(link)
+}
+
+/// Runs the guest as the debugger says, and to its end where that leaves. `None` if nobody lets
+/// it end.
+///
+/// # Errors
+/// If the backend fails.
+pub fn run<V: BackendVm>(
+    mut link: GdbLink,
+    guest: &mut Guest<V>,
+) -> Result<Option<Ending>, BackendError>
+where
+    V::Vcpu: DebugVcpu,
+{
+    match serve(&mut guest.vcpu, &*guest.service, guest.vm.memory(), &mut link)? {
+        Done::Ended(ending) => return Ok(Some(ending)),
+        Done::Detached => tell::warn("Debugger detached"),
+        Done::Killed => {
+            tell::warn("Debugger asked us to quit");
+            return Ok(None);
+        }
+        Done::Lost { running: false } => {
+            tell::warn("GDB: Exiting as we could not receive the next command from the debugger.");
+            return Ok(None);
+        }
+        Done::Lost { running: true } => {
+            tell::warn("GDB: the debugger is gone; the guest runs on without it");
+        }
+    }
+    drop(link);
+    guest.run().map(Some)
+}
