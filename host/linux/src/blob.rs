@@ -1,8 +1,9 @@
 //! A file that an image is loaded from.
 
+use crate::confine::Rule;
 use hypervisor::host::{Blob, HostError};
 use hypervisor::memory::GuestSlice;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -22,6 +23,11 @@ impl FileBlob {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let len = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
         Ok(Self { file, len })
+    }
+
+    /// The system calls that reading it takes.
+    pub fn rules(&self) -> Vec<Rule> {
+        vec![Rule::on_fd(libc::SYS_pread64, self.file.as_raw_fd(), "read an image again")]
     }
 }
 

@@ -34,6 +34,17 @@ impl FileBlock {
         Ok(Self { file, capacity })
     }
 
+    /// Opens it for reading, and for writing unless it is `read_only`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_as(path: &OsStr, read_only: bool) -> Result<Self, Errno> {
+        let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let file = open(path, access | OFlags::CLOEXEC, Mode::empty())?;
+        let capacity = seek(&file, SeekFrom::End(0))?;
+        Ok(Self { file, capacity })
+    }
+
     /// Its descriptor.
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()

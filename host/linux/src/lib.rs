@@ -15,5 +15,7 @@ pub mod gdb;
 pub mod net;
 pub mod signals;
 mod sys;
+pub mod terminal;
 mod transfer;
+pub mod type1;
 pub mod wait;
