@@ -1,10 +1,12 @@
 //! All devices of a VM, and the one place where their effects are applied.
 
 use super::bus::{Bus, BusError, Space};
-use super::effects::{Effect, Effects, LayoutChange};
+use super::effects::{Effect, Effects, LayoutChange, WorkRef};
 use super::{Lines, Width};
+use crate::sync::Mutex;
 use crate::vcpu::{VmEntry, VmExit};
-use core::sync::atomic::{AtomicU64, Ordering};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a guest asked of the machine as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +36,18 @@ pub struct Devices {
     /// Interrupts.
     pub lines: Lines,
     refused: AtomicU64,
+    /// Whether anything is deferred, to be looked at without a lock.
+    has_deferred: AtomicBool,
+    /// Work whose work is not done yet, each once. A leaf lock.
+    deferred: Mutex<Vec<WorkRef>>,
 }
 
 impl Devices {
     /// Joins what was built.
     pub fn new(mmio: Bus, pio: Bus, lines: Lines) -> Self {
-        Self { mmio, pio, lines, refused: AtomicU64::new(0) }
+        let deferred = Mutex::new(Vec::new());
+        let (refused, has_deferred) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { mmio, pio, lines, refused, has_deferred, deferred }
     }
 
     /// Layouts that the guest asked for and could not have, so far.
@@ -60,7 +68,46 @@ impl Devices {
 
     /// Does what devices wished. Call it with no lock held, also for the effects of work that no
     /// access started (a frame arrived, a timer ended).
+    ///
+    /// Work is done here and now; what it leaves to be done is deferred ([`Devices::work`]).
     pub fn apply(&self, effects: Effects) -> Option<Request> {
+        self.apply_with(effects, |work| self.run(work))
+    }
+
+    /// Does a bounded part of the work that was deferred. Every vCPU calls it before it enters
+    /// its guest, with no lock held; it costs one load where there is none.
+    pub fn work(&self) -> Option<Request> {
+        if !self.has_deferred.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut deferred = self.deferred.lock();
+        self.has_deferred.store(false, Ordering::Relaxed);
+        let works = core::mem::take(&mut *deferred);
+        drop(deferred);
+        works.iter().fold(None, |request, work| self.run(work).or(request))
+    }
+
+    /// Does work and what it wished, but for further work.
+    fn run(&self, work: &WorkRef) -> Option<Request> {
+        self.apply_with(work.run(), |more| {
+            self.defer(more);
+            None
+        })
+    }
+
+    fn defer(&self, work: &WorkRef) {
+        let mut deferred = self.deferred.lock();
+        if !deferred.contains(work) {
+            deferred.push(work.clone());
+        }
+        self.has_deferred.store(true, Ordering::Relaxed);
+    }
+
+    fn apply_with(
+        &self,
+        effects: Effects,
+        work: impl Fn(&WorkRef) -> Option<Request>,
+    ) -> Option<Request> {
         let mut request = None;
         for effect in effects {
             match effect {
@@ -74,7 +121,7 @@ impl Devices {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Effect::Work(work) => request = self.apply(work.run()).or(request),
+                Effect::Work(wish) => request = work(&wish).or(request),
             }
         }
         request
@@ -139,13 +186,11 @@ fn bytewise(
 #[cfg(test)]
 mod tests {
     use super::super::Unclaimed;
+    use super::super::Work;
     use super::super::{Access, Device, DeviceRef, InterruptSink, MsiMessage, SourceId, Trigger};
-    use super::super::{Work, WorkRef};
     use super::*;
     use crate::memory::Gpa;
-    use crate::sync::Mutex;
     use alloc::sync::Arc;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     /// Eight registers: 0 raises, 1 lowers, 2 shuts down, 3 resets, 4 moves itself to the value.
@@ -237,7 +282,7 @@ mod tests {
     struct Twice(SourceId, bool);
 
     impl Work for Twice {
-        fn run(&self) -> Effects {
+        fn run(self: Arc<Self>) -> Effects {
             let mut effects = Effects::new();
             if self.1 {
                 effects.push(Effect::Raise(self.0));
@@ -250,13 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn work_is_done_and_its_effects_too() {
+    fn work_is_done_and_its_own_work_later() {
         let (devices, log) = machine();
         let mut effects = Effects::new();
         let source = devices.lines.source(5, Trigger::Level);
         effects.push(Effect::Work(WorkRef::new(Arc::new(Twice(source, true)))));
-        assert_eq!(devices.apply(effects), Some(Request::Reset));
+        assert_eq!(devices.apply(effects), None);
         assert_eq!(*log.0.lock(), [(5, true)]);
+        assert_eq!(devices.work(), Some(Request::Reset));
+        assert_eq!(devices.work(), None);
     }
 
     #[test]

@@ -43,8 +43,9 @@ pub struct LayoutChange {
 /// Several threads may call [`Work::run`] at once, and one may call it while another is in it: it
 /// returns at once then, and the other does what there is to do.
 pub trait Work: Send + Sync {
-    /// Does all that there is to do and returns what follows of it.
-    fn run(&self) -> Effects;
+    /// Does what there is to do, or a bounded part of it, and returns what follows of it: itself
+    /// too, if there is more to do.
+    fn run(self: Arc<Self>) -> Effects;
 }
 
 /// Work as an effect carries it.
@@ -59,7 +60,14 @@ impl WorkRef {
 
     /// [`Work::run`].
     pub fn run(&self) -> Effects {
-        self.0.run()
+        self.0.clone().run()
+    }
+}
+
+impl PartialEq for WorkRef {
+    /// Whether it is the same work.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

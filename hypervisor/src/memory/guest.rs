@@ -7,7 +7,7 @@ use super::{Gpa, GuestSlice, MemoryError, Perms};
 use alloc::vec::Vec;
 use core::mem::size_of;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A piece of host memory that backs a range of guest RAM.
@@ -203,15 +203,24 @@ impl GuestMemory {
         self.write_bytes(gpa, t.as_bytes())
     }
 
-    fn atomic(&self, gpa: Gpa, needs: Perms) -> Result<&AtomicU32, MemoryError> {
-        let slice = self.slice(gpa, size_of::<u32>() as u64, needs)?;
-        let ptr = slice.as_ptr().cast::<u32>();
-        if !ptr.is_aligned() {
-            return Err(MemoryError::Misaligned(gpa));
-        }
+    /// The checked, aligned address of a `T`, an integer that a processor accesses as one.
+    fn atomic<T>(&self, gpa: Gpa, needs: Perms) -> Result<*mut T, MemoryError> {
+        let slice = self.slice(gpa, size_of::<T>() as u64, needs)?;
+        let ptr = slice.as_ptr().cast::<T>();
+        if ptr.is_aligned() { Ok(ptr) } else { Err(MemoryError::Misaligned(gpa)) }
+    }
+
+    fn atomic_u32(&self, gpa: Gpa, needs: Perms) -> Result<&AtomicU32, MemoryError> {
+        let ptr = self.atomic(gpa, needs)?;
         // SAFETY: aligned, mapped for as long as `self` lives, and shared with the guest only,
         // whose accesses are atomic in the same sense.
         Ok(unsafe { AtomicU32::from_ptr(ptr) })
+    }
+
+    fn atomic_u16(&self, gpa: Gpa, needs: Perms) -> Result<&AtomicU16, MemoryError> {
+        let ptr = self.atomic(gpa, needs)?;
+        // SAFETY: as in `atomic_u32`.
+        Ok(unsafe { AtomicU16::from_ptr(ptr) })
     }
 
     /// Loads a 32-bit value that the guest may be writing.
@@ -219,7 +228,7 @@ impl GuestMemory {
     /// # Errors
     /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
     pub fn load_u32(&self, gpa: Gpa, order: Ordering) -> Result<u32, MemoryError> {
-        Ok(self.atomic(gpa, Perms::READ)?.load(order))
+        Ok(self.atomic_u32(gpa, Perms::READ)?.load(order))
     }
 
     /// Stores a 32-bit value that the guest may be reading.
@@ -227,7 +236,24 @@ impl GuestMemory {
     /// # Errors
     /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
     pub fn store_u32(&self, gpa: Gpa, value: u32, order: Ordering) -> Result<(), MemoryError> {
-        self.atomic(gpa, Perms::READ | Perms::WRITE)?.store(value, order);
+        self.atomic_u32(gpa, Perms::READ | Perms::WRITE)?.store(value, order);
+        Ok(())
+    }
+
+    /// Loads a 16-bit value that the guest may be writing.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
+    pub fn load_u16(&self, gpa: Gpa, order: Ordering) -> Result<u16, MemoryError> {
+        Ok(self.atomic_u16(gpa, Perms::READ)?.load(order))
+    }
+
+    /// Stores a 16-bit value that the guest may be reading.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
+    pub fn store_u16(&self, gpa: Gpa, value: u16, order: Ordering) -> Result<(), MemoryError> {
+        self.atomic_u16(gpa, Perms::READ | Perms::WRITE)?.store(value, order);
         Ok(())
     }
 }
@@ -298,5 +324,9 @@ mod tests {
         m.store_u32(Gpa(28), 7, Ordering::Release).unwrap();
         assert_eq!(m.load_u32(Gpa(28), Ordering::Acquire), Ok(7));
         assert!(m.store_u32(Gpa(32), 7, Ordering::Release).is_err());
+        m.store_u16(Gpa(6), 0xabcd, Ordering::Release).unwrap();
+        assert_eq!(m.load_u16(Gpa(6), Ordering::Acquire), Ok(0xabcd));
+        assert_eq!(m.load_u16(Gpa(7), Ordering::Relaxed), Err(MemoryError::Misaligned(Gpa(7))));
+        assert!(m.load_u16(Gpa(32), Ordering::Relaxed).is_err());
     }
 }

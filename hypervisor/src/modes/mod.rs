@@ -2,3 +2,4 @@
 
 pub mod hvt;
 pub mod type1;
+pub mod virtio;

@@ -97,6 +97,7 @@ pub fn pci_window_64(memory: u64) -> Range<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
 

@@ -84,8 +84,8 @@ fn firmware_finds_what_it_looks_for() {
     assert_eq!(bench.bytes(0, 6), b"QEMU\0\0");
     assert_eq!(bench.bytes(1, 4), [3, 0, 0, 0]);
     assert_eq!(bench.bytes(5, 2), [2, 0]);
-    assert_eq!(bench.read(4, Width::Long), u32::from_le_bytes(*b"QEMU").into());
-    assert_eq!(bench.read(8, Width::Long), u32::from_le_bytes(*b" CFG").into());
+    assert_eq!(bench.read(4, Width::Long), u64::from(u32::from_le_bytes(*b"QEMU")));
+    assert_eq!(bench.read(8, Width::Long), u64::from(u32::from_le_bytes(*b" CFG")));
     let (key, size) = bench.file("etc/e820");
     assert_eq!(size, 3 * 20);
     assert_eq!(bench.bytes(key, 20), [&[0; 9][..], &[0xfc, 9], &[0; 5], &[1, 0, 0, 0]].concat());
