@@ -83,6 +83,25 @@ impl Elf {
         (header, note + 12 + name.next_multiple_of(4))
     }
 
+    /// The value of a symbol: its address.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn symbol(&self, name: &str) -> u64 {
+        const SYMBOL_TABLE: u32 = 2;
+        let section = |index: usize| self.size(40) + index * 64;
+        let sections = (0..usize::from(self.half(60))).map(section);
+        let table = sections.into_iter().find(|&at| self.word(at + 4) == SYMBOL_TABLE);
+        let table = table.expect("a symbol table");
+        let names = self.size(section(self.word(table + 40) as usize) + 24);
+        let (start, size) = (self.size(table + 24), self.size(table + 32));
+        let found = (start..start + size).step_by(24).find(|&at| {
+            let text = &self.bytes[names + self.word(at) as usize..];
+            text.starts_with(name.as_bytes()) && text[name.len()] == 0
+        });
+        self.size(found.unwrap_or_else(|| panic!("no symbol {name}")) + 8) as u64
+    }
+
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
         self.bytes[at..at + N].try_into().expect("N bytes")
     }

@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod debugger;
 pub mod elf;
 pub mod environment;
 pub mod filter;

@@ -45,11 +45,36 @@ impl Remote {
     /// If there is none in time, or one with a wrong checksum.
     pub fn ask(&mut self, packet: &str) -> String {
         self.tell(packet);
+        self.hear()
+    }
+
+    /// Interrupts a guest that runs, and gives the answer.
+    ///
+    /// # Panics
+    /// If there is none in time.
+    pub fn interrupt(&mut self) -> String {
+        self.raw(&[3]);
+        self.hear()
+    }
+
+    /// Sends bytes that are no packet.
+    ///
+    /// # Panics
+    /// If nobody is there any more.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("still connected");
+    }
+
+    /// The next packet. Requests to send one again are passed over.
+    ///
+    /// # Panics
+    /// If there is none in time, or one with a wrong checksum.
+    pub fn hear(&mut self) -> String {
         loop {
             match self.byte() {
                 b'$' => break,
-                b'+' => {}
-                other => panic!("{packet}: {:?} instead of an answer", char::from(other)),
+                b'+' | b'-' => {}
+                other => panic!("{:?} instead of an answer", char::from(other)),
             }
         }
         let mut answer = String::new();
@@ -60,7 +85,7 @@ impl Remote {
             }
         }
         let sum = String::from_utf8(vec![self.byte(), self.byte()]).expect("hexadecimal");
-        assert_eq!(sum, checksum(&answer), "{packet}: {answer}");
+        assert_eq!(sum, checksum(&answer), "{answer}");
         self.0.write_all(b"+").expect("still connected");
         answer
     }

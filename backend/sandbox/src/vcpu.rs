@@ -59,6 +59,11 @@ impl SandboxVcpu {
         Ok(vcpu)
     }
 
+    /// Whether it has the starting signal.
+    pub(crate) fn has_started(&self) -> bool {
+        self.started
+    }
+
     /// Gives the starting signal. `false` if that was done before.
     pub(crate) fn let_go(&mut self) -> bool {
         let first = !std::mem::replace(&mut self.started, true);

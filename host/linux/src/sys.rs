@@ -5,7 +5,7 @@
 use core::arch::asm;
 use rustix::event::epoll::{Event, EventData, EventFlags};
 use rustix::event::{PollFd, Timespec};
-use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 /// A system call with up to six arguments.
@@ -105,6 +105,13 @@ pub(crate) fn announce_input(of: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(of)?;
     let asynchronous = rustix::fs::OFlags::from_bits_retain(libc::O_ASYNC.cast_unsigned());
     rustix::fs::fcntl_setfl(of, flags | asynchronous)
+}
+
+/// close(2). A debug build of the standard library would look first whether it is open.
+pub(crate) fn close(of: OwnedFd) {
+    let fd = usize::try_from(of.into_raw_fd()).unwrap_or(usize::MAX);
+    // SAFETY: its owner gave it away.
+    let _ = unsafe { syscall(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
 }
 
 /// Makes a timerfd readable as soon as possible. Safe in a signal handler.

@@ -11,6 +11,7 @@ use hypervisor::debug::DebugVcpu;
 use hypervisor::debug::gdb::{Done, serve};
 use hypervisor::modes::hvt::tender::Guest;
 use hypervisor::vcpu::{BackendError, BackendVm, Ending};
+use std::mem::ManuallyDrop;
 
 /// Opens the port at which the debugger calls.
 ///
@@ -53,13 +54,15 @@ where
 /// # Errors
 /// If the backend fails.
 pub fn run<V: BackendVm>(
-    mut link: GdbLink,
+    link: GdbLink,
     guest: &mut Guest<V>,
 ) -> Result<Option<Ending>, BackendError>
 where
     V::Vcpu: DebugVcpu,
 {
-    match serve(&mut guest.vcpu, &*guest.service, guest.vm.memory(), &mut link)? {
+    // Where the tender ends, the kernel closes it, and sends what is still to be sent.
+    let mut link = ManuallyDrop::new(link);
+    match serve(&mut guest.vcpu, &*guest.service, guest.vm.memory(), &mut *link)? {
         Done::Ended(ending) => return Ok(Some(ending)),
         Done::Detached => tell::warn("Debugger detached"),
         Done::Killed => {
@@ -74,6 +77,6 @@ where
             tell::warn("GDB: the debugger is gone; the guest runs on without it");
         }
     }
-    drop(link);
+    ManuallyDrop::into_inner(link).close();
     guest.run().map(Some)
 }

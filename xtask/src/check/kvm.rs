@@ -22,6 +22,8 @@ pub fn system(filter: Option<&str>) -> Result<Tally> {
     for program in [programs::PASST, programs::IP, programs::PING] {
         files.add_program(&format!("/opt/bin/{}", program.name), &program.get()?)?;
     }
+    let gdb = programs::small_gdb()?;
+    files.add_fetched("/opt/bin/gdb", &gdb.program, &gdb.libraries)?;
     for (number, test) in (1..).zip(&tests) {
         files.add_program(&format!("/tests/{number}"), test)?;
     }

@@ -68,8 +68,11 @@ fn tally(command: &mut Command, filter: Option<&str>) -> Result<Tally> {
 /// `PATH` with the programs that tests start by name.
 fn path_with_programs() -> Result<std::ffi::OsString> {
     let mut folders: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let mut programs = vec![programs::gdb().context("the tests need gdb")?];
     for program in [programs::PASST, programs::IP, programs::PING] {
-        let at = program.get().with_context(|| format!("the tests need {}", program.name))?;
+        programs.push(program.get().with_context(|| format!("the tests need {}", program.name))?);
+    }
+    for at in programs {
         let folder = at.parent().context("a program outside any folder")?.to_path_buf();
         if !folders.contains(&folder) {
             folders.push(folder);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType};
@@ -44,6 +44,20 @@ impl Files {
     pub fn add_program(&mut self, path: &str, from: &Path) -> Result<()> {
         for library in super::libraries(from) {
             self.add_file(&library.display().to_string(), &library)?;
+        }
+        self.add_file(path, from)
+    }
+
+    /// A program that was fetched with some of its libraries, which lie in `folders`: those go
+    /// where every program finds them.
+    pub fn add_fetched(&mut self, path: &str, from: &Path, folders: &[PathBuf]) -> Result<()> {
+        for library in super::libraries_in(from, folders) {
+            let fetched = folders.iter().any(|folder| library.starts_with(folder));
+            let place = match library.file_name().filter(|_| fetched) {
+                Some(name) => Path::new("/lib/x86_64-linux-gnu").join(name),
+                None => library.clone(),
+            };
+            self.add_file(&place.display().to_string(), &library)?;
         }
         self.add_file(path, from)
     }

@@ -177,7 +177,16 @@ fn tail(text: &str, count: usize) -> String {
 
 /// A dynamic program's interpreter and libraries, as `ldd` finds them.
 pub fn libraries(program: &Path) -> Vec<PathBuf> {
-    let Ok(text) = process::capture(Command::new("ldd").arg(program)) else {
+    libraries_in(program, &[])
+}
+
+/// The same, with some of them in these folders.
+fn libraries_in(program: &Path, folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut command = Command::new("ldd");
+    if let (false, Ok(path)) = (folders.is_empty(), std::env::join_paths(folders)) {
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    let Ok(text) = process::capture(command.arg(program)) else {
         return Vec::new();
     };
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()

@@ -18,6 +18,11 @@ pub fn everything() -> Result<()> {
     let kernel = kernel::get()?;
     process::say(&format!("Linux for the test machine: {}", kernel.version));
     process::say(&format!("busybox: {}", programs::busybox()?.display()));
+    process::say(&format!("gdb: {}", programs::gdb()?.display()));
+    process::say(&format!(
+        "gdb for the test machine: {}",
+        programs::small_gdb()?.program.display()
+    ));
     for program in [programs::PASST, programs::IP, programs::PING] {
         process::say(&format!("{}: {}", program.name, program.get()?.display()));
     }

@@ -1,6 +1,7 @@
-//! Programs the tests drive: QEMU, busybox, passt, ip, ping. One on `PATH` is taken; else
+//! Programs the tests drive: QEMU, busybox, gdb, passt, ip, ping. One on `PATH` is taken; else
 //! Debian's package is unpacked into the cache.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,6 +61,50 @@ pub fn qemu() -> Result<Qemu> {
         Some(major) => bail!("Debian's QEMU is version {major}; the tests need {QEMU_MAJOR}"),
         None => bail!("the fetched QEMU does not start: remove {}", paths::cache()?.display()),
     }
+}
+
+/// Debian's gdb without Python, whose own libraries it would need: small enough for the test
+/// machine. Unpacked with the libraries that this machine lacks.
+pub struct Gdb {
+    /// Its executable.
+    pub program: PathBuf,
+    /// Where the fetched ones of its libraries are.
+    pub libraries: Vec<PathBuf>,
+}
+
+/// gdb for the test machine.
+pub fn small_gdb() -> Result<Gdb> {
+    const PACKAGE: &str = "gdb-minimal";
+    let folder = packages()?.join(PACKAGE);
+    let program = folder.join("usr/bin/gdb");
+    if !program.exists() {
+        debian()?.unpack(PACKAGE, true, &folder)?;
+    }
+    let libraries = LIBRARIES.map(|part| folder.join(part)).into();
+    Ok(Gdb { program, libraries })
+}
+
+/// gdb for this machine: its own, or a script that starts the small one.
+pub fn gdb() -> Result<PathBuf> {
+    if let Some(path) = paths::on_path("gdb") {
+        return Ok(path);
+    }
+    let Gdb { program, libraries } = small_gdb()?;
+    let folder = packages()?.join("gdb-script");
+    std::fs::create_dir_all(&folder)?;
+    let script = folder.join("gdb");
+    let libraries: Vec<_> = libraries.iter().map(|path| path.display().to_string()).collect();
+    let text = format!(
+        "#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
+        libraries.join(":"),
+        program.display()
+    );
+    // Not in place: another test run may just start it.
+    let new = folder.join(format!("new-{}", std::process::id()));
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&new, &script)?;
+    Ok(script)
 }
 
 /// busybox as one static file.

@@ -114,12 +114,16 @@ impl Debugger {
         })
     }
 
-    /// Lets the process, which runs, get to the guest's first instruction. `false` if it ended.
-    fn run_to_entry(&mut self) -> Result<bool, BackendError> {
+    /// Makes the guest stop at its first instruction.
+    fn guard_entry(&mut self) -> Result<(), BackendError> {
         if !self.breaks.insert_software(self.entry, &self.code) {
             return Err(BackendError::new("the guest's entry is outside of its memory"));
         }
-        self.breaks.arm(&self.code)?;
+        self.breaks.arm(&self.code)
+    }
+
+    /// Lets the process, which runs, get to the guest's first instruction. `false` if it ended.
+    fn run_to_entry(&mut self) -> Result<bool, BackendError> {
         let outcome = self.next_stop();
         self.breaks.disarm(&self.code)?;
         self.breaks.remove_software(self.entry);
@@ -214,7 +218,13 @@ fn not_debugged() -> BackendError {
 impl DebugVcpu for SandboxVcpu {
     fn attach(&mut self) -> Result<(), BackendError> {
         self.debugger()?;
-        if self.let_go() && !self.debugger_mut()?.run_to_entry()? {
+        if self.has_started() {
+            return Ok(());
+        }
+        // Before it is let go, or it is past it.
+        self.debugger_mut()?.guard_entry()?;
+        self.let_go();
+        if !self.debugger_mut()?.run_to_entry()? {
             // What it says is why it could not be set up, or that it was killed.
             let ending = self.wait_for_end()?;
             return Err(BackendError::new(format!("the guest ended before it began: {ending:?}")));

@@ -90,7 +90,10 @@ impl<'a, 'l, V: DebugVcpu, L: Link> Session<'a, 'l, V, L> {
                 }
                 GdbStubStateMachine::Disconnected(end) => {
                     return done(match end.get_reason() {
-                        DisconnectReason::Kill => Done::Killed,
+                        DisconnectReason::Kill => {
+                            self.line.borrow_mut().agree_to_kill();
+                            Done::Killed
+                        }
                         // An end is in `ended`, too.
                         _ => Done::Detached,
                     });

@@ -177,7 +177,7 @@ fn a_guest_runs_to_its_end_and_the_debugger_hears_of_it() {
 fn a_step_over_a_hypercall_is_one_step() {
     let io = Stop::Exit(VmExit::Io { port: 1, size: 4, write: None });
     let run = packets(&["s", "s", "k"], vec![io]);
-    assert_eq!(run.answers, ["S05", "S05"]);
+    assert_eq!(run.answers, ["S05", "S05", "OK"]);
     assert_eq!(run.done, Done::Killed);
     let entries = [VmEntry::Continue, VmEntry::Data(7), VmEntry::Continue];
     assert_eq!(run.entries, entries.map(|entry| (entry, true)));
@@ -273,6 +273,14 @@ fn ranges_are_stepped_through() {
     let run = packets(&["vCont;r1000,1004:1", "k"], vec![]);
     assert_eq!(run.entries.len(), 4);
     assert_eq!(run.answers[0], "S05");
+}
+
+#[test]
+fn both_commands_to_kill_are_answered() {
+    for packet in ["k", "vKill;1"] {
+        let run = packets(&["QStartNoAckMode", packet], vec![]);
+        assert_eq!((run.done, run.answers), (Done::Killed, vec!["OK".into(), "OK".into()]));
+    }
 }
 
 #[test]

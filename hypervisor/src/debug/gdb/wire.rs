@@ -44,6 +44,12 @@ impl<'a, L: Link> Line<'a, L> {
         self.packet("E01");
     }
 
+    /// Answers a command to kill, which gdbstub leaves open: `vKill` wants it, `k` lets it be.
+    pub fn agree_to_kill(&mut self) {
+        self.out.clear();
+        self.link.send(b"+$OK#9a");
+    }
+
     /// Lets the debugger show a line. Only while the guest runs.
     pub fn tell(&mut self, text: &str) {
         let mut hex = String::from("O");
