@@ -129,7 +129,7 @@ pub fn filter(keep: Keep<'_>, verbose: bool) -> Result<(), String> {
         tell_outcome("system call filter", seccomp.into());
     }
     match seccomp {
-        Err(error) if !crate::start::is_filtered_outside() => {
+        Err(error) if !crate::outside::is_filtered_outside() => {
             Err(format!("cannot confine the tender: seccomp: {error}"))
         }
         // Somebody else's filter is around us, and forbids only that we add one.

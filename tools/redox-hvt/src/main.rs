@@ -1,36 +1,20 @@
 //! `redox-hvt`: runs Solo5 unikernels; a drop-in for `solo5-hvt`.
 //!
-//! The order of a run, which is also the order of the modules: parse the command line ([`args`]),
-//! read the image, attach its devices ([`attach`]), choose a backend ([`choose`]), make the guest,
-//! give up privileges ([`confine`]), run it, tell how it ended ([`run`]).
+//! All of it but its entry is in the library of the same name.
 //!
 //! There is no Rust `main`: its runtime makes system calls that a narrow outer filter forbids
 //! (see [`start`]) and that a tender has no use for.
 
 #![cfg_attr(not(test), no_main)]
 
-mod args;
-mod attach;
-mod choose;
-mod confine;
-mod dumpcore;
-mod events;
-mod gdb;
-mod report;
-mod ring;
-mod run;
 mod start;
-mod tell;
-mod usage;
 
 #[cfg(feature = "static-runtime")]
 use static_runtime as _;
 
-use args::{Command, Options};
+use redox_hvt::args::{self, Command, Options};
+use redox_hvt::{FAILURE, run, tell, usage};
 use std::ffi::CStr;
-
-/// Exit status for everything that is wrong on this side, as upstream's.
-pub const FAILURE: i32 = 1;
 
 /// The C library's entry.
 #[cfg(not(test))]

@@ -11,10 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
-/// How many calls an outer filter has refused so far.
-static REFUSED: AtomicU32 = AtomicU32::new(0);
+use redox_hvt::outside::REFUSED;
 
 /// Offset of `uc_mcontext.gregs[REG_RAX]` in `struct ucontext`.
 const UCONTEXT_RAX: usize = 40 + 8 * 13;
@@ -60,8 +57,3 @@ core::arch::global_asm!(
     enosys = const ENOSYS,
     refused = sym REFUSED,
 );
-
-/// Whether the process runs under a filter that somebody else has put around it.
-pub fn is_filtered_outside() -> bool {
-    REFUSED.load(Ordering::Relaxed) != 0
-}
