@@ -1,0 +1,87 @@
+//! A VM's description: read, checked, with the mode that it gets and why.
+
+use crate::files;
+use host_linux::blob::FileBlob;
+use host_linux::clock::HostClock;
+use hypervisor::config::VmConfig;
+use hypervisor::config::file::ConfigFile;
+use hypervisor::host::Blob;
+use hypervisor::mode::{Hypervisor, ModeKind, Resolved};
+use hypervisor::vm::Limits;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A description that holds together.
+pub struct Description {
+    /// Its text, as it was.
+    pub text: String,
+    /// What it says, with every path relative to this process.
+    pub vm: VmConfig,
+    /// The mode that the VM gets.
+    pub resolved: Resolved,
+}
+
+impl Description {
+    /// Reads it, and looks at the image that it names.
+    ///
+    /// # Errors
+    /// In words for a person.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
+        let file = ConfigFile::parse(&text).map_err(|e| format!("{shown}: {e}"))?;
+        let mut vm = file.vm.ok_or_else(|| {
+            format!("{shown}: there is no VM in it: write [vm], and name = \"my-vm\" under it")
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        files::each(&mut vm, |_, name| *name = beside(folder, name));
+        let image = vm.boot_image().map(open).transpose()?;
+        let front = Hypervisor::new(file.hypervisor, Limits::NONE, Arc::new(HostClock::new()));
+        let image = image.as_ref().map(|blob| blob as &dyn Blob);
+        let resolved = front.resolve(&vm, image).map_err(|e| format!("{shown}: {e}"))?;
+        vm.validate(resolved.mode).map_err(|e| format!("{shown}: {e}"))?;
+        Ok(Self { text, vm, resolved })
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> ModeKind {
+        self.resolved.mode
+    }
+}
+
+/// A path in a description, which is relative to its folder.
+pub fn beside(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().map_or_else(|| name.to_owned(), str::to_owned)
+}
+
+fn open(path: &str) -> Result<FileBlob, String> {
+    FileBlob::open(path.as_ref()).map_err(|e| format!("{path}: cannot open the image: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_to_the_description() {
+        assert_eq!(beside(Path::new("a/b"), "../c"), "a/b/../c");
+        assert_eq!(beside(Path::new(""), "c"), "c");
+        assert_eq!(beside(Path::new("a"), "/c"), "/c");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_file_in_front() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            let path = folder.path().join("vm.toml");
+            std::fs::write(&path, text).unwrap();
+            Description::read(&path)
+        };
+        let wrong = |text| read(text).err().unwrap();
+        assert!(wrong("[vm]\nname = \"x\"\nmemroy = 1\n").contains("did you mean `memory`?"));
+        assert!(wrong("").contains("there is no VM in it"));
+        assert!(wrong("[vm]\nname = \"x\"\nimage = \"y\"\n").contains("cannot open the image"));
+        let good = read("[vm]\nname = \"x\"\n[vm.type1]\nkernel = \"k\"\n").unwrap();
+        assert_eq!(good.mode(), ModeKind::Type1);
+    }
+}

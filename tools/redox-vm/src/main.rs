@@ -1,0 +1,107 @@
+//! `redox-vm`: runs VMs of every mode on Linux, by their descriptions (docs/config.md).
+//!
+//! Read a description ([`description`]), then do with it what the command says: [`run`] it,
+//! [`check`] it, or put it into a [`bundle`] for a machine that our bare-metal image boots.
+
+mod bundle;
+mod check;
+mod description;
+mod files;
+mod hvt;
+mod run;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use redox_hvt::{FAILURE, tell};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "redox-vm", version, about = "Runs VMs of every mode on Linux", long_about = ABOUT)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const ABOUT: &str = "Runs VMs of every mode on Linux.
+
+A VM is described by a file in TOML (docs/config.md). Paths in it are relative to that file's
+folder. Which mode a VM gets is said by the description or found by its image; `redox-vm check`
+says which and why.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a VM; its console is this terminal
+    ///
+    /// At a terminal, Ctrl-A x leaves and ends the guest, Ctrl-A Ctrl-A types a Ctrl-A, Ctrl-A h
+    /// tells the keys; everything else goes to a whole machine's serial line. Unikernels read
+    /// nothing.
+    ///
+    /// Exit status: a unikernel's own; of a whole machine 0 after its power-off or Ctrl-A x; 1 if
+    /// the VM could not be run, failed, or was ended by a signal.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(run::Options),
+    /// Say which mode a VM gets, why, and whether anything stands in its way
+    ///
+    /// Nothing is run. The status is 0 if the description is good and every file is there.
+    Check {
+        /// The VM's description
+        config: PathBuf,
+    },
+    /// Put descriptions and the files they name into one archive: the bare-metal image's boot module
+    ///
+    /// The archive (cpio, \"newc\") has NAME.toml for each VM, in which paths lead to the copies
+    /// under images/. Disks and network interfaces are those of the machine that boots it, so
+    /// their names stay as they are.
+    Bundle {
+        /// The VMs' descriptions
+        #[arg(required = true)]
+        configs: Vec<PathBuf>,
+        /// The archive
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  redox-vm run examples/linux.toml
+  redox-vm run hello.toml --backend=sandbox --stats=-";
+
+/// How vCPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// KVM where it runs guests at hardware speed, else what needs no hardware
+    Auto,
+    /// Linux KVM, or an error
+    Kvm,
+    /// Our bare-metal image in QEMU's emulated processor: no hardware needed
+    Qemu,
+    /// A sandboxed process, for unikernels only: no hardware needed
+    Sandbox,
+}
+
+fn main() -> ExitCode {
+    let start_ns = host_linux::clock::monotonic_ns();
+    tell::set_program("redox-vm");
+    let done = match Arguments::parse().command {
+        Command::Run(options) => run::run(&options, start_ns),
+        Command::Check { config } => check::check(&config).map(|()| 0),
+        Command::Bundle { configs, output } => bundle::write(&configs, &output).map(|()| 0),
+    };
+    let status = done.unwrap_or_else(|text| {
+        tell::warn(text);
+        FAILURE
+    });
+    // Statuses are 8 bits wide, as everywhere.
+    ExitCode::from(status.to_le_bytes()[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,62 @@
+//! `redox-vm run`: which backend, and on it the VM.
+
+use crate::Backend;
+use crate::description::Description;
+use crate::hvt;
+use backend_kvm::Kvm;
+use backend_kvm::pc::KvmPcs;
+use hypervisor::mode::ModeKind;
+use hypervisor::vcpu::VmSpec;
+use redox_hvt::tell;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Options of `redox-vm run`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The VM's description
+    pub config: PathBuf,
+    /// How its vCPUs run
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+    /// Write counters as JSON when the guest ends; `-` is standard output
+    #[arg(long, value_name = "FILE|-")]
+    pub stats: Option<OsString>,
+    /// Say which mode and backend are used and why, and how this process confines itself
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Runs the VM and gives the status to exit with.
+///
+/// # Errors
+/// In words for a person.
+pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
+    let description = Description::read(&options.config)?;
+    if options.verbose {
+        tell::warn(description.resolved);
+    }
+    match (description.mode(), options.backend) {
+        (_, Backend::Qemu) => Err("--backend=qemu: not in this version yet".to_owned()),
+        (ModeKind::Hvt, _) => hvt::run(&description.vm, options, start_ns),
+        (ModeKind::Type1, Backend::Sandbox) => {
+            Err("the sandbox runs unikernels only: use --backend=kvm or --backend=qemu".to_owned())
+        }
+        (ModeKind::Type1, _) => Err("mode type1: not in this version yet".to_owned()),
+        (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet".to_owned()),
+    }
+}
+
+/// Memory of a VM that is only tried: what the trial needs.
+const TRIAL: VmSpec = VmSpec { memory: 2 << 20 };
+
+/// KVM, where it runs whole machines at hardware speed.
+///
+/// # Errors
+/// Why not.
+pub fn type1_backend() -> Result<KvmPcs, String> {
+    backend_kvm::host_can_virtualize().map_err(|e| e.to_string())?;
+    let kvm = Kvm::open().map_err(|e| e.to_string())?;
+    kvm.create_vm_probed(TRIAL).map_err(|e| e.to_string())?;
+    KvmPcs::new(kvm).map_err(|e| e.to_string())
+}
