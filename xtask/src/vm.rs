@@ -24,7 +24,7 @@ pub struct Options {
     /// End the machine after so many seconds
     #[arg(long, default_value_t = 900)]
     timeout: u64,
-    /// A file to copy to /root/ (or to DEST, an absolute path)
+    /// A file or folder to copy to /root/ (or to DEST, an absolute path)
     #[arg(long = "file", value_name = "PATH[:DEST]")]
     files: Vec<String>,
     /// A program to copy to /opt/bin/, with its libraries
@@ -39,9 +39,14 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<i32> {
     let mut files = own_files()?;
     for file in &options.files {
-        match file.split_once(':') {
-            Some((from, to)) => files.add_file(to, Path::new(from))?,
-            None => files.add_file(&format!("/root/{}", name(Path::new(file))), Path::new(file))?,
+        let (from, to) = match file.split_once(':') {
+            Some((from, to)) => (Path::new(from), to.to_owned()),
+            None => (Path::new(file), format!("/root/{}", name(Path::new(file)))),
+        };
+        if from.is_dir() {
+            files.add_folder(&to, from)?;
+        } else {
+            files.add_file(&to, from)?;
         }
     }
     for peer in &options.peers {

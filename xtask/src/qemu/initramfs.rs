@@ -62,15 +62,20 @@ impl Files {
         self.add_file(path, from)
     }
 
-    /// All the files of a folder, without its sub-folders.
+    /// All that is in a folder, its sub-folders too; a symbolic link stays one.
     pub fn add_folder(&mut self, path: &str, from: &Path) -> Result<()> {
         let entries =
             fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
         for entry in entries {
             let entry = entry?;
-            if entry.path().is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                self.add_file(&format!("{path}/{name}"), &entry.path())?;
+            let to = format!("{path}/{}", entry.file_name().to_string_lossy());
+            let (at, kind) = (entry.path(), entry.file_type()?);
+            if kind.is_symlink() {
+                self.add_link(&to, &fs::read_link(&at)?.to_string_lossy());
+            } else if kind.is_dir() {
+                self.add_folder(&to, &at)?;
+            } else if kind.is_file() {
+                self.add_file(&to, &at)?;
             }
         }
         Ok(())
@@ -105,25 +110,44 @@ impl Files {
 mod tests {
     use super::Files;
 
+    /// Names and modes of what an archive holds.
+    fn listed(archive: &[u8]) -> Vec<(String, u32)> {
+        let mut names = vec![];
+        let mut reader = cpio::NewcReader::new(archive).unwrap();
+        while !reader.entry().is_trailer() {
+            names.push((reader.entry().name().to_owned(), reader.entry().mode()));
+            reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
+        }
+        names
+    }
+
+    #[test]
+    fn a_folder_comes_with_all_that_is_below_it() {
+        let root = std::env::temp_dir().join(format!("xtask-folder-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("inner")).unwrap();
+        std::fs::write(root.join("inner/file"), "text").unwrap();
+        std::os::unix::fs::symlink("inner/file", root.join("link")).unwrap();
+        let mut files = Files::default();
+        let added = files.add_folder("/to", &root);
+        std::fs::remove_dir_all(&root).unwrap();
+        added.unwrap();
+        let names = listed(&files.archive().unwrap());
+        let expected = [
+            ("to", 0o040_755),
+            ("to/inner", 0o040_755),
+            ("to/inner/file", 0o100_755),
+            ("to/link", 0o120_777),
+        ];
+        assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+
     #[test]
     fn the_archive_holds_folders_before_files_and_ends_with_the_trailer() {
         let mut files = Files::default();
         files.add_bytes("/a/b/c", 0o644, b"text".to_vec());
         files.add_link("/a/l", "b/c");
         let archive = files.archive().unwrap();
-        let names: Vec<_> = cpio::NewcReader::new(&archive[..])
-            .map(|first| {
-                let mut names = vec![];
-                let mut reader = first;
-                loop {
-                    if reader.entry().is_trailer() {
-                        return names;
-                    }
-                    names.push((reader.entry().name().to_owned(), reader.entry().mode()));
-                    reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
-                }
-            })
-            .unwrap();
+        let names = listed(&archive);
         let expected =
             [("a", 0o040_755), ("a/b", 0o040_755), ("a/b/c", 0o100_644), ("a/l", 0o120_777)];
         assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
