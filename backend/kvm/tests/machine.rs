@@ -5,7 +5,7 @@
 mod guest;
 
 use backend_kvm::{Kvm, host_can_virtualize};
-use guest::{MEMORY, Unused, kvm, load, next, out, spec, state, vcpu};
+use guest::{MEMORY, Unused, kvm, load, next, out, skip, spec, state, vcpu};
 use hypervisor::memory::{Gpa, Perms};
 use hypervisor::vcpu::{Backend, BackendVcpu, BackendVm, VmEntry, VmExit, VmSpec};
 use std::sync::Arc;
@@ -109,8 +109,7 @@ fn the_probe_passes_and_leaves_nothing_behind() {
 #[test]
 fn a_software_only_kvm_does_not_pass() {
     let (Err(why), Ok(kvm)) = (host_can_virtualize(), Kvm::open()) else {
-        println!("skipped: a_software_only_kvm_does_not_pass: no such KVM here");
-        return;
+        return skip("a_software_only_kvm_does_not_pass", &"no such KVM here");
     };
     println!("{why}");
     let start = std::time::Instant::now();
