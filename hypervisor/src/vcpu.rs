@@ -63,7 +63,8 @@ pub enum VmExit {
     },
     /// The guest called its hypervisor by `vmcall` or `vmmcall`, in KVM's convention: number in
     /// RAX, arguments in RBX, RCX, RDX, RSI; the answer goes to RAX. Only where guests have
-    /// interrupts ([`machine`]).
+    /// interrupts ([`machine`]), and only from privilege level 0: the backend itself answers
+    /// anybody else with -1 (EPERM), as KVM does.
     Hypercall {
         /// Which call.
         number: u64,

@@ -29,6 +29,9 @@ pub struct Type1Config {
     pub nets: Vec<Type1Net>,
     /// Where the first serial line leads. Default: to the VM's console.
     pub console: Type1Console,
+    /// Whether there are ports for firmware and tests: 0x402 and 0xe9 write to the console, 0xf4
+    /// ends the VM. Default: no.
+    pub debug: bool,
 }
 
 impl Type1Config {

@@ -72,7 +72,8 @@ pub struct RawModeConfig {
     /// Type 1: 0 what there is, 1 VMX, 2 SVM, 3 EL2, 4 H-extension. VirtIO: transport, 0 PCI,
     /// 1 MMIO. HVT: 0.
     pub choice: u32,
-    /// Type 1: bit 0, nested; bit 1, no console. HVT: bit 0, no network ring. VirtIO: 0.
+    /// Type 1: bit 0, nested; bit 1, no console; bit 2, debug
+    /// ports. HVT: bit 0, no network ring. VirtIO: 0.
     pub flags: u32,
     /// 0.
     pub reserved: u32,

@@ -30,6 +30,7 @@ const HAS_MAC: u32 = 1;
 const READ_ONLY: u32 = 2;
 const NESTED: u32 = 1;
 const NO_CONSOLE: u32 = 2;
+const DEBUG: u32 = 4;
 /// Entries of Type 1 mode that are neither disks nor networks.
 const KERNEL: u32 = 6;
 const INITRD: u32 = 7;
@@ -133,10 +134,11 @@ fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig
             ModeSpecificConfig::None
         }
         Some(ModeKind::Type1) => {
-            flags("mode_config.flags", raw.flags, NESTED | NO_CONSOLE)?;
+            flags("mode_config.flags", raw.flags, NESTED | NO_CONSOLE | DEBUG)?;
             let mut type1 = Type1Config {
                 virtualization: pick(&VIRTUALIZATIONS, raw.choice)?,
                 nested: raw.flags & NESTED != 0,
+                debug: raw.flags & DEBUG != 0,
                 ..Type1Config::default()
             };
             if raw.flags & NO_CONSOLE != 0 {
@@ -318,7 +320,8 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
         ModeSpecificConfig::Type1(type1) => {
             let choice = VIRTUALIZATIONS.iter().position(|v| *v == type1.virtualization);
             raw.mode_config.choice = count("virtualization", choice.unwrap_or_default())?;
-            raw.mode_config.flags = u32::from(type1.nested) * NESTED;
+            raw.mode_config.flags =
+                if type1.nested { NESTED } else { 0 } | if type1.debug { DEBUG } else { 0 };
             if type1.console == Type1Console::None {
                 raw.mode_config.flags |= NO_CONSOLE;
             }

@@ -140,6 +140,7 @@ fn type1() -> VmConfig {
             Type1Net { interface: Some("tap0".into()), mac: None },
         ],
         console: Type1Console::None,
+        debug: true,
     };
     let mode_config = ModeSpecificConfig::Type1(type1);
     VmConfig { mode: Some(ModeKind::Type1), vcpus: 4, mode_config, ..VmConfig::new("t") }

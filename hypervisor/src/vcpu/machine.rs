@@ -134,6 +134,14 @@ pub trait MachineVcpu: BackendVcpu {
     /// Sets what CR8 reads: the mode's local APIC has got a new task priority.
     fn set_task_priority(&mut self, priority: u8);
 
+    /// The next run ends ([`super::VmExit::Interrupted`]) when the guest sets CR8 to less than
+    /// this (1 to 15), because an interrupt waits for that; `None`: no matter what it sets. `false`
+    /// if the backend cannot: the mode then looks from time to time.
+    fn watch_priority(&mut self, below: Option<u8>) -> bool {
+        let _ = below;
+        false
+    }
+
     /// The next run ends by this time at the latest ([`super::VmExit::Interrupted`]), in
     /// nanoseconds of the host's monotonic clock. `None`: it does not end by time.
     fn set_deadline(&mut self, monotonic_ns: Option<u64>);

@@ -13,6 +13,7 @@ mod run;
 use clap::{Parser, Subcommand, ValueEnum};
 use redox_hvt::{FAILURE, tell};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "redox-vm", version, about = "Runs VMs of every mode on Linux", long_about = ABOUT)]
@@ -78,7 +79,7 @@ enum Backend {
     Sandbox,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let start_ns = host_linux::clock::monotonic_ns();
     tell::set_program("redox-vm");
     let done = match Arguments::parse().command {
@@ -90,17 +91,8 @@ fn main() {
         tell::warn(text);
         FAILURE
     });
-    end(status)
-}
-
-/// Ends the process without what Rust's runtime does last: the system calls for it are forbidden
-/// by now.
-fn end(status: i32) -> ! {
-    // SAFETY: nothing that another thread does or that was to be written is left.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::_exit(status)
-    }
+    // Statuses are 8 bits wide, as everywhere.
+    ExitCode::from(status.to_le_bytes()[0])
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::config::{
 };
 use alloc::string::String;
 
-pub(super) const TYPE1_KEYS: [&str; 9] = [
+pub(super) const TYPE1_KEYS: [&str; 10] = [
     "virtualization",
     "nested",
     "kernel",
@@ -18,6 +18,7 @@ pub(super) const TYPE1_KEYS: [&str; 9] = [
     "disks",
     "nets",
     "console",
+    "debug",
 ];
 pub(super) const VIRTIO_KEYS: [&str; 2] = ["transport", "devices"];
 pub(super) const HVT_KEYS: [&str; 6] =
@@ -62,6 +63,7 @@ pub(super) fn type1(table: &Reader<'_, '_>) -> Result<Type1Config, ConfigError> 
         disks: disks.iter().map(disk).collect::<Result<_, _>>()?,
         nets: nets.iter().map(net).collect::<Result<_, _>>()?,
         console: table.choice("console", &CONSOLES, &Type1Console::NAMES)?.unwrap_or_default(),
+        debug: table.boolean("debug")?.unwrap_or_default(),
     })
 }
 

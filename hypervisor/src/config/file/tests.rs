@@ -87,6 +87,7 @@ initrd = "/initrd"
 cmdline = "console=ttyS0"
 firmware = "/bios.bin"
 console = "none"
+debug = true
 [[vm.type1.disks]]
 path = "/disk.img"
 read_only = true
@@ -112,13 +113,14 @@ mac = "02:00:00:00:00:01"
         disks: vec![disk("/disk.img", true), disk("/other.img", false)],
         nets: vec![net(None, None), net(Some("tap0"), Some([2, 0, 0, 0, 0, 1]))],
         console: Type1Console::None,
+        debug: true,
     };
     assert_eq!(vm.type1(), expected);
     assert_eq!(vm.validate(ModeKind::Type1), Ok(()));
     let cases = [
         ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 15"),
         ("\"console=ttyS0\"", &format!("\"{}\"", "x".repeat(2048)), "bad value \"xxx"),
-        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 16"),
+        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 17"),
         ("02:00:00:00:00:01", "01:00:00:00:00:01", "bad value \"01:00:00:00:00:01\" for `mac`"),
     ];
     for (what, instead, expected) in cases {

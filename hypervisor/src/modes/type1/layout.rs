@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn ram_goes_around_the_devices() {
-        assert_eq!(ram(1 << 20), [0..1 << 20]);
-        assert_eq!(ram(LOW_RAM_END), [0..LOW_RAM_END]);
+        assert_eq!(ram(1 << 20), alloc::vec![0..1 << 20; 1]);
+        assert_eq!(ram(LOW_RAM_END), alloc::vec![0..LOW_RAM_END; 1]);
         assert_eq!(ram(LOW_RAM_END + 4096), [0..LOW_RAM_END, HIGH_RAM..HIGH_RAM + 4096]);
         let all: u64 = ram(1 << 44).iter().map(|range| range.end - range.start).sum();
         assert_eq!(all, 1 << 44);

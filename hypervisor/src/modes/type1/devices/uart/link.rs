@@ -1,0 +1,161 @@
+//! Both ends of a serial line: output to the host's console, input from it.
+
+use super::Uart;
+use crate::device::{Effect, Effects, Work, WorkRef};
+use crate::host::{Clock, Console};
+use crate::memory::GuestSlice;
+use crate::modes::type1::board::{Board, Timed, TimerSlot};
+use crate::modes::type1::host::{Arrival, ConsoleInput};
+use crate::sync::Mutex;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+/// Bytes that wait for the console at most.
+const OUTPUT: usize = 4096;
+/// So many go at once, without waiting for the end of a line.
+const ENOUGH: usize = 128;
+/// What is no whole line goes after this time, in nanoseconds.
+const PATIENCE: u64 = 3_000_000;
+
+/// Output on its way to the console, a line at a time: a guest writes it byte by byte.
+///
+/// `buffer` is a leaf lock; it is not held while the console is written to.
+pub struct UartLink {
+    buffer: Mutex<Buffer>,
+    console: Box<dyn Console>,
+    clock: Arc<dyn Clock>,
+    slot: TimerSlot,
+}
+
+struct Buffer {
+    bytes: VecDeque<u8>,
+    /// Somebody is writing.
+    busy: bool,
+}
+
+impl UartLink {
+    /// To this console. `slot` is to be registered with a [`Flush`] of it.
+    pub fn new(console: Box<dyn Console>, clock: Arc<dyn Clock>, slot: TimerSlot) -> Self {
+        let buffer = Buffer { bytes: VecDeque::with_capacity(OUTPUT), busy: false };
+        Self { buffer: Mutex::new(buffer), console, clock, slot }
+    }
+
+    /// Whether it takes another byte.
+    pub fn has_room(&self) -> bool {
+        self.buffer.lock().bytes.len() < OUTPUT
+    }
+
+    /// Takes a byte; one for which there is no room is lost, as on a line that nobody reads.
+    pub fn put(self: &Arc<Self>, byte: u8, effects: &mut Effects) {
+        let waiting = {
+            let mut buffer = self.buffer.lock();
+            if buffer.bytes.len() < OUTPUT {
+                buffer.bytes.push_back(byte);
+            }
+            buffer.bytes.len()
+        };
+        if byte == b'\n' || waiting >= ENOUGH {
+            effects.push(Effect::Work(WorkRef::new(self.clone())));
+        } else if waiting == 1 {
+            self.slot.set(Some(self.clock.monotonic_ns().saturating_add(PATIENCE)));
+        }
+    }
+
+    /// Writes everything that waits, unless somebody does already. It may block.
+    pub fn flush(&self) {
+        if core::mem::replace(&mut self.buffer.lock().busy, true) {
+            return;
+        }
+        let mut chunk = [0; 256];
+        loop {
+            let count = {
+                let mut buffer = self.buffer.lock();
+                let count = buffer.bytes.len().min(chunk.len());
+                buffer.busy = count != 0;
+                let bytes = buffer.bytes.drain(..count);
+                chunk.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
+                count
+            };
+            if count == 0 {
+                return;
+            }
+            // A console that cannot be written to is a line that leads nowhere.
+            let _ = self.console.write(GuestSlice::from_host(&mut chunk[..count]));
+        }
+    }
+}
+
+impl Work for UartLink {
+    fn run(&self) -> Effects {
+        self.flush();
+        Effects::new()
+    }
+}
+
+/// The timer of a [`UartLink`].
+pub struct Flush(
+    /// The link.
+    pub Arc<UartLink>,
+);
+
+impl Timed for Flush {
+    fn expire(&mut self, _: u64, effects: &mut Effects) {
+        self.0.slot.set(None);
+        effects.push(Effect::Work(WorkRef::new(self.0.clone())));
+    }
+}
+
+/// Input from the host's side. It exists before its machine does: until it is connected there is
+/// no room.
+///
+/// Both locks are leaves: what they hold is copied out before it is used.
+#[derive(Default)]
+pub struct SerialInput {
+    line: Mutex<Option<Connection>>,
+    room: Mutex<Option<Arc<dyn Arrival>>>,
+}
+
+type Connection = (Arc<Mutex<Uart>>, Arc<Board>);
+
+impl SerialInput {
+    /// Connects it to a line of a board.
+    pub fn connect(&self, uart: Arc<Mutex<Uart>>, board: Arc<Board>) {
+        *self.line.lock() = Some((uart, board));
+        self.tell();
+    }
+
+    /// Takes it off again: the machine is gone.
+    pub fn disconnect(&self) {
+        let line = self.line.lock().take();
+        drop(line);
+    }
+
+    fn tell(&self) {
+        let room = self.room.lock().clone();
+        if let Some(room) = room {
+            room.arrived();
+        }
+    }
+}
+
+impl ConsoleInput for SerialInput {
+    fn type_in(&self, bytes: &[u8]) -> usize {
+        let Some((uart, board)) = self.line.lock().clone() else { return 0 };
+        let mut effects = Effects::new();
+        let taken = uart.lock().type_in(bytes, &mut effects);
+        board.apply(effects);
+        taken
+    }
+
+    fn on_room(&self, room: Arc<dyn Arrival>) {
+        *self.room.lock() = Some(room);
+    }
+}
+
+impl Work for SerialInput {
+    fn run(&self) -> Effects {
+        self.tell();
+        Effects::new()
+    }
+}

@@ -1,0 +1,68 @@
+//! Why a machine could not be made ready.
+
+use crate::detect::DetectError;
+use crate::device::BusError;
+use crate::host::HostError;
+use crate::modes::type1::boot::StartError;
+use crate::modes::type1::boot::acpi::AcpiError;
+use crate::modes::type1::boot::read::ReadError;
+use crate::vcpu::BackendError;
+use alloc::boxed::Box;
+use alloc::string::String;
+
+/// Why a machine could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Type1Error {
+    /// The description names nothing that could start.
+    #[error(
+        "nothing to start: set `kernel` in [vm.type1] (or `image` in [vm]), or `firmware` for a disk"
+    )]
+    NothingToStart,
+    /// The host cannot open something that the description names.
+    #[error("{what} {name}: {error}; check the name, and that it may be used")]
+    Resource {
+        /// What it is.
+        what: &'static str,
+        /// What it is called.
+        name: String,
+        /// The host's words.
+        error: HostError,
+    },
+    /// The host cannot lend what every guest needs.
+    #[error("the host cannot run another guest: {0}; look at what it is short of")]
+    Session(HostError),
+    /// The host lends fewer vCPU threads than were asked for.
+    #[error("the host lends {lent} vCPU threads of {asked}: ask for fewer vCPUs")]
+    Threads {
+        /// How many it lends.
+        lent: usize,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// The image is none that is known.
+    #[error("{name}: {error}")]
+    Image {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: Box<DetectError>,
+    },
+    /// A disk or network is asked for.
+    #[error("{0}s of Type 1 machines are not attached yet: remove them from [vm.type1]")]
+    NoDevices(&'static str),
+    /// A vCPU is asked for that cannot be.
+    #[error("{0}")]
+    Backend(#[from] BackendError),
+    /// What is to start cannot.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A file could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The tables do not fit.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// Two devices claim the same addresses.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}

@@ -1,0 +1,247 @@
+//! One vCPU and its loop, the same for all backends.
+//!
+//! Each turn: what was asked for (the machine's end or reset, INIT, start-up, NMI) is done; timers
+//! that are due are served; the vCPU's interrupt is injected or a window for it requested; then it
+//! runs, or its thread parks. [`super::apic::Inbox`] says why nothing is missed in between.
+//!
+//! Where the backend has the local APICs, it also has INIT, start-up and halts; what is left here
+//! are devices, the 8259 pair's interrupt, and the board's timers.
+
+mod answer;
+mod deliver;
+mod obey;
+mod states;
+
+use super::apic::{Inbox, Instant, LocalApic, Requests};
+use super::board::Power;
+use super::machine::Machine;
+use super::msr::Msrs;
+use super::paravirt::Paravirt;
+use crate::host::Clock;
+use crate::vcpu::machine::{MachineVcpu, MachineVm};
+use crate::vcpu::{BackendError, BackendVcpu, BackendVm, Ending, VmEntry};
+use crate::vm::Accounts;
+use alloc::sync::Arc;
+use states::wait_for_startup;
+
+/// A vCPU of this kind of VM.
+type VcpuOf<V> = <V as BackendVm>::Vcpu;
+
+/// What a processor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    /// It runs its guest.
+    Running,
+    /// It waits for an interrupt.
+    Halted,
+    /// It waits for a start-up message after INIT.
+    Waiting,
+}
+
+/// One vCPU of a machine.
+///
+/// The backend's vCPU is dropped before the machine, whose memory it uses.
+pub struct Processor<V: BackendVm> {
+    vcpu: VcpuOf<V>,
+    index: u32,
+    /// Where the local APICs are the core's.
+    apic: Option<LocalApic>,
+    msrs: Msrs,
+    paravirt: Paravirt,
+    activity: Activity,
+    /// A wake-up from a halt that came before the halt.
+    unhalted: bool,
+    /// The answer to its last exit.
+    entry: VmEntry,
+    /// The deadline that the vCPU was told.
+    armed: Option<u64>,
+    /// A window was requested.
+    window: bool,
+    /// Time may have come for a timer.
+    due: bool,
+    /// The resets that it has followed.
+    generation: u64,
+    /// It has come for a reset.
+    arrived: bool,
+    inbox: Arc<Inbox>,
+    machine: Arc<Machine<V>>,
+}
+
+/// This moment, for a local APIC: host's clock and guest's TSC.
+struct Now<'a, C> {
+    clock: &'a dyn Clock,
+    vcpu: &'a C,
+    frequency: u64,
+}
+
+impl<C: MachineVcpu> Instant for Now<'_, C> {
+    fn ns(&self) -> u64 {
+        self.clock.monotonic_ns()
+    }
+
+    fn cycles(&self) -> u64 {
+        self.vcpu.cycles()
+    }
+
+    fn frequency(&self) -> u64 {
+        self.frequency
+    }
+}
+
+impl<V: MachineVm> Processor<V> {
+    /// Number `index` of a machine that has been loaded. `vcpu` is in its first state.
+    pub fn new(machine: Arc<Machine<V>>, index: u32, vcpu: VcpuOf<V>) -> Option<Self> {
+        let inbox = machine.bus.inboxes().get(usize::try_from(index).ok()?)?.clone();
+        let local = machine.local_apics;
+        let apic = local.then(|| LocalApic::new(index, machine.bus.clone(), inbox.clone()));
+        Some(Self {
+            vcpu,
+            index,
+            apic,
+            msrs: Msrs::default(),
+            paravirt: Paravirt::default(),
+            activity: wait_for_startup(index, local),
+            unhalted: false,
+            entry: VmEntry::Continue,
+            armed: None,
+            window: false,
+            due: true,
+            generation: machine.gathering.generation(),
+            arrived: false,
+            inbox,
+            machine,
+        })
+    }
+
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Where the machine's end is asked for.
+    pub fn power(&self) -> &Power {
+        &self.machine.board.power
+    }
+
+    /// Runs until the machine ends, on the vCPU's own thread.
+    ///
+    /// # Errors
+    /// If the backend fails.
+    pub fn run(&mut self, accounts: &Accounts) -> Result<Ending, BackendError> {
+        self.machine.gathering.join();
+        self.inbox.thread().enter();
+        let mut exits = 0;
+        let ending = loop {
+            match self.turn(&mut exits) {
+                Ok(None) => {}
+                Ok(Some(ending)) => break Ok(ending),
+                Err(error) => break Err(error),
+            }
+            // One counter for all vCPUs: not at every exit.
+            if exits >= 256 {
+                accounts.add_exits(core::mem::take(&mut exits));
+            }
+        };
+        accounts.add_exits(exits);
+        self.inbox.thread().leave();
+        let arrived = core::mem::take(&mut self.arrived);
+        self.machine.gathering.part(self.generation, arrived);
+        ending
+    }
+
+    /// One turn of the loop; gives the end if it has come.
+    fn turn(&mut self, exits: &mut u64) -> Result<Option<Ending>, BackendError> {
+        // In this order: a reset counts itself before its request is withdrawn.
+        let asked = self.machine.board.power.asked();
+        if asked || self.generation != self.machine.gathering.generation() {
+            return self.obey();
+        }
+        self.take_requests()?;
+        if self.due {
+            self.serve_timers();
+        }
+        if self.activity != Activity::Running && !self.wakes() {
+            self.park();
+            return Ok(None);
+        }
+        self.activity = Activity::Running;
+        self.deliver();
+        self.arm();
+        if !self.inbox.enter() {
+            return Ok(None);
+        }
+        let exit = self.vcpu.run(core::mem::replace(&mut self.entry, VmEntry::Continue));
+        self.inbox.leave();
+        *exits += 1;
+        self.after_run();
+        self.answer(exit?);
+        Ok(None)
+    }
+
+    /// Does what others have asked for.
+    fn take_requests(&mut self) -> Result<(), BackendError> {
+        let (requests, startup) = self.inbox.take();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let Some(apic) = &mut self.apic else {
+            self.due = true;
+            return Ok(());
+        };
+        if requests.contains(Requests::VECTORS) {
+            apic.accept();
+        }
+        if requests.contains(Requests::LOOK) {
+            self.due = true;
+        }
+        if requests.contains(Requests::UNHALT) {
+            self.unhalted = true;
+        }
+        if requests.contains(Requests::INIT) {
+            self.init()?;
+        }
+        if requests.contains(Requests::STARTUP) {
+            self.start_up(startup)?;
+        }
+        if requests.contains(Requests::NMI) {
+            self.raise_nmi();
+        }
+        Ok(())
+    }
+
+    /// Serves this vCPU's timer, and by the first vCPU the board's.
+    fn serve_timers(&mut self) {
+        self.due = false;
+        let now = self.machine.clock().monotonic_ns();
+        if let Some(apic) = &mut self.apic {
+            apic.expire(now);
+        }
+        if self.index == 0 {
+            let board = &self.machine.board;
+            board.timers.serve(now, |effects| board.apply(effects));
+        }
+    }
+
+    /// The next moment at which something is due here.
+    fn deadline(&self) -> Option<u64> {
+        let own = self.apic.as_ref().and_then(LocalApic::deadline);
+        let board = if self.index == 0 { self.machine.board.timers.next() } else { None };
+        [own, board].into_iter().flatten().min()
+    }
+
+    fn park(&mut self) {
+        let deadline = self.deadline();
+        if self.inbox.enter() {
+            self.inbox.thread().park(deadline);
+            self.inbox.leave();
+        }
+        self.due = true;
+    }
+}
+
+fn now<'a, V: MachineVm>(machine: &'a Machine<V>, vcpu: &'a VcpuOf<V>) -> Now<'a, VcpuOf<V>> {
+    Now { clock: machine.clock(), vcpu, frequency: machine.frequency }
+}
+
+#[cfg(test)]
+mod tests;
