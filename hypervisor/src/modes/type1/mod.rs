@@ -9,6 +9,8 @@ pub mod board;
 pub mod boot;
 pub mod cpuid;
 pub mod devices;
+#[cfg(test)]
+mod fixture;
 pub mod host;
 pub mod interrupts;
 pub mod layout;

@@ -87,7 +87,7 @@ impl UartLink {
 }
 
 impl Work for UartLink {
-    fn run(&self) -> Effects {
+    fn run(self: Arc<Self>) -> Effects {
         self.flush();
         Effects::new()
     }
@@ -154,7 +154,7 @@ impl ConsoleInput for SerialInput {
 }
 
 impl Work for SerialInput {
-    fn run(&self) -> Effects {
+    fn run(self: Arc<Self>) -> Effects {
         self.tell();
         Effects::new()
     }
