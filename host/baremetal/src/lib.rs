@@ -12,6 +12,8 @@ extern crate std;
 
 pub mod acpi;
 pub mod boot;
+pub mod bundle;
+pub mod console;
 pub mod frames;
 pub mod options;
 pub mod paging;

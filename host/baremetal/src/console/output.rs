@@ -1,0 +1,174 @@
+//! What guests print, on one terminal: whole lines behind their VM's name, or, of the VM that is
+//! attached, every byte as it comes.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A line that does not end is shown in pieces of so many bytes.
+const MAX_LINE: usize = 512;
+
+struct Source {
+    name: String,
+    /// What was printed of a line that has not ended.
+    line: Vec<u8>,
+}
+
+/// The outputs of all VMs, by number.
+#[derive(Default)]
+pub struct Outputs {
+    sources: BTreeMap<u32, Source>,
+    attached: Option<u32>,
+}
+
+impl Outputs {
+    /// None yet, and none attached.
+    pub const fn new() -> Self {
+        Self { sources: BTreeMap::new(), attached: None }
+    }
+
+    /// A VM is there.
+    pub fn add(&mut self, vm: u32, name: &str) {
+        self.sources.insert(vm, Source { name: name.into(), line: Vec::new() });
+    }
+
+    /// A VM has ended or is gone: shows what is left of its last line.
+    pub fn finish(&mut self, vm: u32, gone: bool, out: &mut dyn FnMut(&[u8])) {
+        if let Some(source) = self.sources.get_mut(&vm)
+            && !source.line.is_empty()
+        {
+            source.show(out);
+        }
+        if gone {
+            self.sources.remove(&vm);
+            self.attached = self.attached.filter(|attached| *attached != vm);
+        }
+    }
+
+    /// Attaches a VM, in place of another one, or none.
+    pub fn attach(&mut self, vm: Option<u32>) {
+        self.attached = vm;
+    }
+
+    /// Which one is attached.
+    pub fn attached(&self) -> Option<u32> {
+        self.attached
+    }
+
+    /// Takes what a VM printed; `out` is the terminal. While a VM is attached, others wait with
+    /// the lines that they have begun, and lines that end are shown all the same only when none
+    /// is attached: they are lost otherwise. Returns whether anything was shown.
+    pub fn write(&mut self, vm: u32, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> bool {
+        if self.attached == Some(vm) {
+            out(bytes);
+            return !bytes.is_empty();
+        }
+        let silent = self.attached.is_some();
+        let Some(source) = self.sources.get_mut(&vm) else { return false };
+        let mut shown = false;
+        for byte in bytes {
+            match byte {
+                b'\r' => {}
+                b'\n' => {
+                    shown |= !silent;
+                    if silent { source.line.clear() } else { source.show(out) }
+                }
+                byte if source.line.len() < MAX_LINE => source.line.push(*byte),
+                byte => {
+                    shown |= !silent;
+                    if silent {
+                        source.line.clear()
+                    } else {
+                        source.show(out)
+                    }
+                    source.line.push(*byte);
+                }
+            }
+        }
+        shown
+    }
+}
+
+impl Source {
+    /// Shows the line. What could drive the terminal is shown as a dot: a guest's output is not
+    /// to be trusted with the screen of others.
+    fn show(&mut self, out: &mut dyn FnMut(&[u8])) {
+        for byte in &mut self.line {
+            if matches!(byte, 0..=8 | 0xb..=0x1f | 0x7f) {
+                *byte = b'.';
+            }
+        }
+        out(b"[");
+        out(self.name.as_bytes());
+        out(b"] ");
+        out(&self.line);
+        out(b"\n");
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Screen {
+        outputs: Outputs,
+        text: Vec<u8>,
+    }
+
+    impl Screen {
+        fn new() -> Self {
+            let mut outputs = Outputs::new();
+            outputs.add(1, "one");
+            outputs.add(2, "two");
+            Self { outputs, text: Vec::new() }
+        }
+
+        fn write(&mut self, vm: u32, text: &[u8]) -> &mut Self {
+            self.outputs.write(vm, text, &mut |bytes| self.text.extend(bytes));
+            self
+        }
+
+        fn shown(&mut self) -> String {
+            String::from_utf8_lossy(&core::mem::take(&mut self.text)).into_owned()
+        }
+    }
+
+    #[test]
+    fn lines_stay_whole() {
+        let mut s = Screen::new();
+        s.write(1, b"hel").write(2, b"other\r\nmore").write(1, b"lo\n");
+        assert_eq!(s.shown(), "[two] other\n[one] hello\n");
+        s.outputs.finish(2, true, &mut |bytes| s.text.extend(bytes));
+        s.write(2, b"gone\n");
+        assert_eq!(s.shown(), "[two] more\n");
+    }
+
+    #[test]
+    fn the_attached_one_has_the_terminal() {
+        let mut s = Screen::new();
+        s.outputs.attach(Some(1));
+        s.write(1, b"\x1b[1mraw").write(2, b"unseen\nbegun");
+        assert_eq!(s.shown(), "\x1b[1mraw");
+        s.outputs.attach(None);
+        s.write(2, b" and ended\n");
+        assert_eq!(s.shown(), "[two] begun and ended\n");
+        s.outputs.attach(Some(2));
+        s.outputs.finish(2, true, &mut |_| ());
+        assert_eq!(s.outputs.attached(), None);
+    }
+
+    #[test]
+    fn what_drives_a_terminal_is_not_passed_on() {
+        let mut s = Screen::new();
+        s.write(1, b"\x1b[2J\x07\tx\n");
+        assert_eq!(s.shown(), "[one] .[2J.\tx\n");
+    }
+
+    #[test]
+    fn a_line_without_end_is_shown_in_pieces() {
+        let mut s = Screen::new();
+        s.write(1, &[b'x'; 2 * MAX_LINE + 1]);
+        assert_eq!(s.shown().matches("[one] ").count(), 2);
+    }
+}
