@@ -15,6 +15,7 @@ pub mod boot;
 pub mod bundle;
 pub mod console;
 pub mod frames;
+pub mod net;
 pub mod options;
 pub mod paging;
 pub mod sched;
