@@ -51,6 +51,9 @@ enum Task {
     /// Build the bare-metal image; boot it in QEMU with --run
     #[command(after_help = "Example: cargo xtask image --run -- selftest")]
     Image(image::Options),
+    /// Put descriptions of VMs, and what they name, into a boot module for the bare-metal image
+    #[command(after_help = "Example: cargo xtask bundle -o vms.cpio web.toml web.hvt disk.img")]
+    Bundle(image::bundle::Options),
     /// Build the guest kernel of the Type 1 tests, which misbehaves on request; prints where it is
     TestKernel,
     /// Measure, beside the peers that are on PATH
@@ -91,6 +94,7 @@ fn start(task: Task) -> Result<i32> {
         Task::Test(options) => check::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
+        Task::Bundle(options) => image::bundle::run(&options).map(|()| 0),
         Task::Image(options) => image::run(&options),
         Task::TestKernel => {
             println!("{}", test_kernel::build()?.display());

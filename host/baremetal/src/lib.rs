@@ -18,6 +18,7 @@ pub mod frames;
 pub mod net;
 pub mod options;
 pub mod paging;
+pub mod rtc;
 pub mod sched;
 pub mod symbols;
 pub mod windows;

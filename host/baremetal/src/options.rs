@@ -41,6 +41,15 @@ pub enum Task {
     Crash,
 }
 
+/// Which VMs to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// One of each description.
+    All,
+    /// One of each of these.
+    These(Vec<String>),
+}
+
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -50,6 +59,14 @@ pub struct Options {
     pub level: Level,
     /// A failure resets the machine instead of halting it.
     pub reset_after_failure: bool,
+    /// Which VMs are made of the boot module's descriptions and started.
+    pub start: Start,
+    /// The machine is switched off when the last of them has ended.
+    pub exit: bool,
+    /// This one has the terminal.
+    pub attach: Option<String>,
+    /// There is a console to type at.
+    pub console: bool,
     /// CPUs that are used at most.
     pub cpus: u32,
     /// Words that mean nothing.
@@ -63,6 +80,10 @@ impl Options {
             task: Task::Guests,
             level: Level::Info,
             reset_after_failure: false,
+            start: Start::All,
+            exit: false,
+            attach: None,
+            console: true,
             cpus: u32::MAX,
             unknown: Vec::new(),
         };
@@ -82,6 +103,15 @@ impl Options {
             ("log", level) => self.level = Level::named(level)?,
             ("panic", "halt") => self.reset_after_failure = false,
             ("panic", "reset") => self.reset_after_failure = true,
+            ("start", "all") => self.start = Start::All,
+            ("start", "none") => self.start = Start::These(Vec::new()),
+            ("start", names) if !names.is_empty() => {
+                self.start = Start::These(names.split(',').map(Into::into).collect());
+            }
+            ("attach", name) if !name.is_empty() => self.attach = Some(name.into()),
+            ("exit", "") => self.exit = true,
+            ("console", "on") => self.console = true,
+            ("console", "off") => self.console = false,
             ("cpus", count) => self.cpus = count.parse().ok().filter(|count| *count > 0)?,
             _ => return None,
         }
@@ -98,6 +128,10 @@ mod tests {
         let options = Options::parse("  selftest log=debug cpus=3 panic=reset ");
         assert_eq!((options.task, options.level, options.cpus), (Task::SelfTest, Level::Debug, 3));
         assert!(options.reset_after_failure && options.unknown.is_empty());
+        let options = Options::parse("start=a,b attach=a exit console=off");
+        assert_eq!(options.start, Start::These(["a", "b"].map(Into::into).into()));
+        assert_eq!(options.attach.as_deref(), Some("a"));
+        assert!(options.exit && !options.console && options.unknown.is_empty());
         let options = Options::parse("log=loud cpus=0 quiet panic=never");
         assert_eq!(options.unknown, ["log=loud", "cpus=0", "quiet", "panic=never"]);
         assert_eq!(Options { unknown: Vec::new(), ..options }, Options::parse(""));

@@ -213,6 +213,11 @@ impl<T> Scheduler<T> {
         self.make_ready(id)
     }
 
+    /// Where a thread runs, if it does.
+    pub fn running_on(&self, id: ThreadId) -> Option<u32> {
+        self.slot(id).filter(|slot| slot.state == State::Running).map(|slot| slot.cpu)
+    }
+
     /// Wakes the threads whose time has come; each CPU that is to look is handed to `wake`.
     pub fn expire(&mut self, now: u64, wake: &mut dyn FnMut(Wake)) {
         while let Some((_, id)) = self.sleepers.pop_if(|(deadline, _)| *deadline <= now) {
@@ -279,7 +284,7 @@ mod tests {
         assert!(s.park(id, None));
         assert_eq!(s.next(0), None);
         assert_eq!(s.unpark(id), Wake::Cpu(0));
-        assert_eq!(s.next(1), Some(id));
+        assert_eq!((s.next(1), s.running_on(id)), (Some(id), Some(1)));
         // While ready, too.
         s.give_way(id);
         assert_eq!(s.unpark(id), Wake::Nobody);

@@ -2,27 +2,24 @@
 //! and switches the machine off.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::tally::Tally;
-use crate::image::{self, Boot, GOOD};
+use crate::image::{self, Boot, GOOD, Trial};
 
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
-/// Far more than a boot takes.
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// A test: its name, and what it does with the image.
 type Test = (&'static str, fn(&Path) -> Result<()>);
 
-const TESTS: [Test; 5] = [
+const TESTS: [Test; 6] = [
     ("the self-test passes on one CPU", |image| self_test(image, 1)),
     ("the self-test passes on four CPUs", |image| self_test(image, 4)),
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
+    ("the console takes commands", console),
 ];
 
 /// Builds the image and runs its tests, or those whose name contains `filter`.
@@ -47,27 +44,41 @@ pub fn boot(filter: Option<&str>) -> Result<Tally> {
 }
 
 fn self_test(image: &Path, cpus: u32) -> Result<()> {
-    let boot = image::boot(image, cpus, "selftest", LIMIT)?;
+    let boot = trial(image, cpus, "selftest").boot()?;
     expect(&boot, Some(GOOD), &["selftest: frames: passed", &format!("{cpus} of {cpus} CPUs ran")])
 }
 
 fn crash(image: &Path) -> Result<()> {
-    let boot = image::boot(image, 2, "crash", LIMIT)?;
+    let boot = trial(image, 2, "crash").boot()?;
     expect(&boot, Some(BAD), &["invalid opcode (vector 6", "rflags", "thread::begin+0x"])
 }
 
 fn power_off(image: &Path) -> Result<()> {
-    expect(&image::boot(image, 2, "", LIMIT)?, Some(0), &["MiB free"])
+    expect(&trial(image, 2, "console=off").boot()?, Some(0), &["MiB free"])
 }
 
 /// QEMU is told to end where the machine would start anew.
 fn reset(image: &Path) -> Result<()> {
-    let boot = image::boot(image, 1, "crash panic=reset", LIMIT)?;
+    let boot = trial(image, 1, "crash panic=reset").boot()?;
     expect(&boot, Some(0), &["invalid opcode"])
 }
 
+fn console(image: &Path) -> Result<()> {
+    let typed = ["hlep\x08\x08\x08elp", "list", "strat x", "\x10\x10\x10", "modes", "poweroff"];
+    let boot = Trial { typed: &typed, ..trial(image, 2, "") }.boot()?;
+    let parts = ["there is no VM", "did you mean `start`?", "2 of 2 CPUs run", "hardware virtual"];
+    expect(&boot, Some(0), &parts)?;
+    let helps = boot.text.matches("this list").count();
+    ensure!(helps == 2, "`help` and its recall were carried out {helps} times:\n{}", boot.text);
+    Ok(())
+}
+
+fn trial<'a>(image: &'a Path, cpus: u32, words: &'a str) -> Trial<'a> {
+    Trial { image, words, cpus, module: None, typed: &[] }
+}
+
 fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {
-    let text = boot.lines.join("\n");
+    let text = &boot.text;
     for part in parts {
         ensure!(text.contains(part), "it did not print \"{part}\":\n{text}");
     }

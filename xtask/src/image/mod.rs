@@ -1,9 +1,10 @@
 //! `cargo xtask image`: builds the bare-metal image, and boots it in QEMU on request.
 
+pub mod bundle;
 mod pack;
 
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,6 +32,9 @@ pub struct Options {
     /// The boot module
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
+    /// Files and folders to make the boot module of, in place of --module
+    #[arg(long, value_name = "PATH", conflicts_with = "module")]
+    bundle: Vec<PathBuf>,
     /// RAM in MiB
     #[arg(long, default_value_t = 1024)]
     memory: u32,
@@ -61,7 +65,15 @@ pub fn run(options: &Options) -> Result<i32> {
     let mut command = programs::qemu()?.command();
     hardware(&mut command, options.memory, options.cpus);
     command.arg("-kernel").arg(&image).arg("-append").arg(options.words.join(" "));
-    if let Some(module) = &options.module {
+    let bundled = paths::work("image")?.join("bundle.cpio");
+    let module = match options.bundle.is_empty() {
+        true => options.module.as_ref(),
+        false => {
+            fs::write(&bundled, bundle::make(&options.bundle)?)?;
+            Some(&bundled)
+        }
+    };
+    if let Some(module) = module {
         command.arg("-initrd").arg(module);
     }
     command.args(options.qemu.iter().flat_map(|text| text.split_whitespace()));
@@ -72,24 +84,59 @@ pub fn run(options: &Options) -> Result<i32> {
 
 /// What an image that was booted printed, and QEMU's status.
 pub struct Boot {
-    /// The serial port's lines.
-    pub lines: Vec<String>,
+    /// What came from the serial port.
+    pub text: String,
     /// QEMU's status, [`GOOD`] where the image said that all is well.
     pub status: Option<i32>,
 }
 
-/// Boots an image with a command line, without input, and ends it after `limit` at the latest.
-pub fn boot(image: &Path, cpus: u32, words: &str, limit: Duration) -> Result<Boot> {
-    let mut qemu = programs::qemu()?.command();
-    hardware(&mut qemu, 512, cpus);
-    qemu.arg("-kernel").arg(image).args(["-append", words, "-serial", "stdio"]);
-    let mut command = crate::qemu::bounded(&qemu, limit);
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
-    let output = child.stdout.take().context("no pipe to QEMU")?;
-    let mut lines = Vec::new();
-    process::each_line(BufReader::new(output), &mut |line| lines.push(line.to_owned()))?;
-    Ok(Boot { lines, status: child.wait()?.code() })
+/// A boot of an image, without a person.
+pub struct Trial<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// Its command line.
+    pub words: &'a str,
+    /// CPUs of the machine.
+    pub cpus: u32,
+    /// The boot module.
+    pub module: Option<&'a Path>,
+    /// What is typed, one line after the other: each when the prompt is there.
+    pub typed: &'a [&'a str],
+}
+
+/// The console's prompt.
+const PROMPT: &[u8] = b"hv> ";
+/// A machine that is not done by then is ended; a boot takes about two seconds.
+const LIMIT: Duration = Duration::from_secs(120);
+
+impl Trial<'_> {
+    /// Boots it in QEMU.
+    pub fn boot(&self) -> Result<Boot> {
+        let mut qemu = programs::qemu()?.command();
+        hardware(&mut qemu, 512, self.cpus);
+        qemu.arg("-kernel").arg(self.image).args(["-append", self.words, "-serial", "stdio"]);
+        if let Some(module) = self.module {
+            qemu.arg("-initrd").arg(module);
+        }
+        let mut command = crate::qemu::bounded(&qemu, LIMIT);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start QEMU")?;
+        let mut input = child.stdin.take().context("no pipe to QEMU")?;
+        let output = child.stdout.take().context("no pipe from QEMU")?;
+        let mut shown = Vec::new();
+        let mut typed = self.typed.iter();
+        for byte in BufReader::new(output).bytes() {
+            shown.push(byte?);
+            if shown.ends_with(PROMPT)
+                && let Some(line) = typed.next()
+            {
+                // QEMU may have ended: then there is no more output either.
+                let _ = write!(input, "{line}\r").and_then(|()| input.flush());
+            }
+        }
+        let text = String::from_utf8_lossy(&shown).replace('\r', "");
+        Ok(Boot { text, status: child.wait()?.code() })
+    }
 }
 
 /// The machine that the image is tried in.

@@ -29,6 +29,13 @@ fn stop_others() {
     }
 }
 
+/// This program fails: from now on messages wait for nobody. Only the first failure is told.
+pub fn begin_failure() {
+    if PANICKED.swap(true, Ordering::Relaxed) {
+        halt();
+    }
+}
+
 /// Whether this program has failed, on some CPU.
 pub fn has_failed() -> bool {
     PANICKED.load(Ordering::Relaxed)
@@ -54,9 +61,7 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if PANICKED.load(Ordering::Relaxed) {
-        halt();
-    }
+    begin_failure();
     line(Level::Error, format_args!("{info}"));
     let (rip, rbp): (u64, u64);
     // SAFETY: reading registers has no effect.
@@ -68,9 +73,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Prints how it came to this, and leaves the machine.
 pub fn with_trace(rip: u64, rbp: u64) -> ! {
-    if !PANICKED.swap(true, Ordering::Relaxed) {
-        stop_others();
-        trace::print(rip, rbp);
-    }
+    stop_others();
+    trace::print(rip, rbp);
     exit(false)
 }

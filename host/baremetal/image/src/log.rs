@@ -1,13 +1,11 @@
 //! Messages of the image itself, with levels, on the serial port.
 
-use crate::serial::Serial;
-use core::fmt::{self, Write};
+use crate::terminal;
+use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 pub use host_baremetal::options::Level;
-use hypervisor::sync::Mutex;
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
-static LOCK: Mutex<()> = Mutex::new(());
 
 /// Shows messages up to this level from now on.
 pub fn set_level(level: Level) {
@@ -19,13 +17,16 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
     if level as u8 > LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    let prefix = match level {
-        Level::Error => "error: ",
-        Level::Warn => "warning: ",
-        Level::Info | Level::Debug => "",
-    };
-    let _lock = LOCK.lock();
-    let _ = writeln!(Serial, "{prefix}{text}");
+    match level {
+        Level::Error => terminal::line(format_args!("error: {text}")),
+        Level::Warn => terminal::line(format_args!("warning: {text}")),
+        Level::Info | Level::Debug => terminal::line(text),
+    }
+}
+
+/// Writes one line that was asked for.
+pub fn line_plain(text: fmt::Arguments<'_>) {
+    terminal::line(text);
 }
 
 macro_rules! warning {

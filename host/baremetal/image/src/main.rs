@@ -8,28 +8,34 @@
 
 extern crate alloc;
 
+mod backend;
 mod boot;
+mod console;
 mod cpu;
 mod end;
 mod log;
 mod memory;
 mod platform;
 mod power;
-// Used by the modes, which need the native backend.
-#[allow(dead_code)]
 mod scheduled;
 mod selftest;
 mod serial;
 mod smp;
+mod terminal;
 mod thread;
 mod time;
 mod trace;
+mod vms;
 
+use ::alloc::sync::Arc;
+use ::alloc::vec::Vec;
 use cpu::{apic, ioapic, local};
 use host_baremetal::acpi::Acpi;
 use host_baremetal::boot::BootInfo;
-use host_baremetal::options::{Options, Task};
-use log::info;
+use host_baremetal::options::{Options, Start, Task};
+use hypervisor::vm::VmId;
+use log::{info, warning};
+use vms::{Files, Machines};
 
 /// Where `boot.s` goes to, on the boot CPU's stack. `multiboot` is multiboot2's magic number, or 0
 /// after a start by PVH.
@@ -49,7 +55,8 @@ extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
     end::set_after_failure(options.reset_after_failure);
     start_hardware(&boot, &acpi, &options);
     info!("redox-hypervisor {}: {} MiB free", env!("CARGO_PKG_VERSION"), memory::free() >> 20);
-    if thread::spawn(Some(0), move || run(&options)).is_none() {
+    let files = Files::new(boot.modules.first().cloned().unwrap_or(0..0));
+    if thread::spawn(Some(0), move || run(&options, files)).is_none() {
         panic!("no memory for the first thread");
     }
     thread::idle()
@@ -71,11 +78,58 @@ fn start_hardware(boot: &BootInfo, acpi: &Acpi, options: &Options) {
 }
 
 /// The first thread.
-fn run(options: &Options) {
+fn run(options: &Options, files: Files) {
+    for word in &options.unknown {
+        warning!("the command line's \"{word}\" means nothing: docs/baremetal.md lists what does");
+    }
     match options.task {
         Task::SelfTest => end::exit(selftest::run()),
         Task::Crash => selftest::crash(),
         Task::Guests => {}
     }
-    power::off()
+    let machines = Machines::new(files);
+    if options.exit {
+        machines.when_idle(|good| end::exit(good));
+    }
+    let started = start(&machines, options);
+    if options.exit && started == 0 {
+        end::exit(false);
+    }
+    if options.console {
+        console::run(&machines);
+    } else if started == 0 {
+        // Nobody can ask for anything any more.
+        power::off();
+    }
+}
+
+/// Makes and starts what the command line says; gives how many VMs run.
+fn start(machines: &Arc<Machines>, options: &Options) -> u32 {
+    let configs = match (&options.start, machines.configs()) {
+        (Start::These(names), _) => names.clone(),
+        (Start::All, Ok(names)) => names.into_iter().map(Into::into).collect(),
+        (Start::All, Err(error)) => {
+            warning!("{error}");
+            return 0;
+        }
+    };
+    let made = configs.iter().filter_map(|config| match machines.create(config) {
+        Ok(vm) => Some(vm),
+        Err(error) => {
+            warning!("{error}");
+            None
+        }
+    });
+    // All are there before the first one runs: the last one to end is the last of all.
+    let made: Vec<VmId> = made.collect();
+    if let Some(vm) = options.attach.as_ref().and_then(|name| machines.find(name).ok()) {
+        terminal::attach(vm.get());
+    }
+    made.into_iter().fold(0, |started, vm| match machines.start(vm) {
+        Ok(()) => started + 1,
+        Err(error) => {
+            warning!("{error}");
+            started
+        }
+    })
 }

@@ -4,6 +4,7 @@ use crate::cpu::port::{inw, outb, outw};
 use crate::end::halt;
 use crate::log::warning;
 use crate::memory::space::map_device;
+use crate::time;
 use host_baremetal::acpi::fadt::{Fadt, Register};
 use host_baremetal::acpi::sleep;
 use host_baremetal::paging::Rights;
@@ -34,6 +35,11 @@ pub fn off() -> ! {
                 outw(port, b << 10 | SLEEP_ENABLE);
             }
         }
+    }
+    // The machine may take a moment.
+    let end = time::now().saturating_add(1_000_000_000);
+    while time::now() < end {
+        core::hint::spin_loop();
     }
     warning!("the machine does not power off by ACPI: it can be switched off now");
     halt()

@@ -1,11 +1,15 @@
 //! The first serial port (16550 at 0x3f8), 115200 baud, polled.
 
 use crate::cpu::port::{inb, outb};
+use crate::thread;
 use core::fmt;
+use host_baremetal::sched::ThreadId;
+use hypervisor::sync::Mutex;
 
 const BASE: u16 = 0x3f8;
 const LINE_STATUS: u16 = BASE + 5;
 const EMPTY: u8 = 0x20;
+const DATA: u8 = 1;
 /// A port that never gets ready is passed over after so many looks.
 const PATIENCE: u32 = 100_000;
 
@@ -31,8 +35,69 @@ pub fn send(byte: u8) {
     unsafe { outb(BASE, byte) };
 }
 
-/// Something was received.
-pub fn interrupt() {}
+/// Bytes that wait to be read at most.
+const WAITING: usize = 256;
+
+struct Received {
+    bytes: ArrayDeque,
+    reader: Option<ThreadId>,
+}
+
+/// A ring of bytes.
+struct ArrayDeque {
+    bytes: [u8; WAITING],
+    first: usize,
+    count: usize,
+}
+
+static RECEIVED: Mutex<Received> = Mutex::new(Received {
+    bytes: ArrayDeque { bytes: [0; WAITING], first: 0, count: 0 },
+    reader: None,
+});
+
+/// From now on the port interrupts at each byte, and this thread is woken.
+pub fn receive_for(reader: Option<ThreadId>) {
+    RECEIVED.lock().reader = reader;
+    // SAFETY: the port's own register: received data available.
+    unsafe { outb(BASE + 1, 1) };
+    // What came before is an interrupt that nobody took.
+    interrupt();
+}
+
+/// Something was received: takes it and wakes the reader. What does not fit is lost.
+pub fn interrupt() {
+    let mut received = RECEIVED.lock();
+    for _ in 0..WAITING {
+        // SAFETY: reading the line status has no effect on anything else.
+        if unsafe { inb(LINE_STATUS) } & DATA == 0 {
+            break;
+        }
+        // SAFETY: takes the received byte.
+        let byte = unsafe { inb(BASE) };
+        let ring = &mut received.bytes;
+        if ring.count < WAITING {
+            ring.bytes[(ring.first + ring.count) % WAITING] = byte;
+            ring.count += 1;
+        }
+    }
+    let reader = received.reader;
+    drop(received);
+    if let Some(reader) = reader {
+        thread::unpark(reader);
+    }
+}
+
+/// The next byte that was received.
+pub fn receive() -> Option<u8> {
+    let ring = &mut RECEIVED.lock().bytes;
+    let byte = ring.bytes[ring.first];
+    if ring.count == 0 {
+        return None;
+    }
+    ring.first = (ring.first + 1) % WAITING;
+    ring.count -= 1;
+    Some(byte)
+}
 
 /// Text for people: line feeds become carriage return and line feed.
 pub struct Serial;

@@ -82,6 +82,16 @@ pub fn unpark(id: ThreadId) {
     told(&threads, wake);
 }
 
+/// Wakes a thread, or makes it leave its guest if it is in one.
+pub fn interrupt(id: ThreadId) {
+    let mut threads = THREADS.lock();
+    let wake = threads.unpark(id);
+    told(&threads, wake);
+    if let Some(cpu) = threads.running_on(id) {
+        kick(cpu);
+    }
+}
+
 /// Lets other threads run first.
 #[allow(dead_code)]
 pub fn give_way() {
@@ -94,7 +104,6 @@ pub fn give_way() {
 
 /// Lets interrupts in, and other threads if this one's time is over. To be called where no lock
 /// is held, at every exit of a guest for an interrupt.
-#[allow(dead_code)]
 pub fn take_interrupts() {
     interrupt::window();
     let local = local::this();

@@ -111,6 +111,7 @@ extern "C" fn exception(r: &mut Registers) {
     if r.vector == 2 && end::has_failed() {
         end::halt();
     }
+    end::begin_failure();
     let name = usize::try_from(r.vector).ok().and_then(|v| NAMES.get(v)).unwrap_or(&"exception");
     let say = |text: core::fmt::Arguments<'_>| line(Level::Error, text);
     say(format_args!(

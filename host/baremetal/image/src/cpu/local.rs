@@ -1,6 +1,6 @@
 //! What each CPU has of its own, found through GS.
 
-use super::register::{GS_BASE, wrmsr};
+use super::register::{GS_BASE, cpuid, wrmsr};
 use super::tables::Tables;
 use crate::thread::Context;
 use alloc::boxed::Box;
@@ -109,6 +109,18 @@ pub fn count() -> u32 {
 /// How many have started.
 pub fn started() -> u32 {
     (0..count()).filter(|number| of(*number).is_some()).fold(0, |sum, _| sum + 1)
+}
+
+/// Says what this machine's CPUs are.
+pub fn describe(line: &mut dyn FnMut(core::fmt::Arguments<'_>)) {
+    let [_, b, c, d] = cpuid(0, 0);
+    let bytes = [b, d, c].map(u32::to_le_bytes).concat();
+    let vendor = core::str::from_utf8(&bytes).unwrap_or("unknown");
+    line(format_args!("{} of {} CPUs run, {vendor}", started(), count()));
+    let svm = cpuid(0x8000_0001, 0)[2] & (1 << 2) != 0;
+    let vmx = cpuid(1, 0)[2] & (1 << 5) != 0;
+    let yes = |has| if has { "yes" } else { "no" };
+    line(format_args!("hardware virtualization: SVM {}, VMX {}", yes(svm), yes(vmx)));
 }
 
 /// Sets how many there are.

@@ -1,0 +1,139 @@
+//! The console: a thread that reads what is typed and does what it says.
+
+use crate::log::{self, line_plain as say};
+use crate::terminal::{self, Typed};
+use crate::vms::Machines;
+use crate::{memory, power, serial, thread, time};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use host_baremetal::console::command::{self, Command};
+use host_baremetal::console::editor::Event;
+use hypervisor::config::Bytes;
+
+macro_rules! say {
+    ($($text:tt)*) => { say(format_args!($($text)*)) };
+}
+
+/// Reads and carries out what is typed, for ever.
+pub fn run(machines: &Arc<Machines>) {
+    serial::receive_for(thread::current());
+    terminal::begin_lines();
+    loop {
+        while let Some(byte) = serial::receive() {
+            match terminal::typed(byte) {
+                Typed::Line(Event::Line(line)) => {
+                    if let Err(error) = carry_out(machines, &line) {
+                        say!("{error}");
+                    }
+                    terminal::begin_lines();
+                }
+                Typed::Line(Event::Complete) => complete(machines),
+                Typed::Line(Event::None | Event::Abandoned) => {}
+                // No mode takes input yet.
+                Typed::Guest(..) => {}
+            }
+        }
+        thread::park(None);
+    }
+}
+
+fn complete(machines: &Machines) {
+    let names = machines.names();
+    let vms: Vec<&str> = names.iter().map(|name| &name[..]).collect();
+    let configs = machines.configs().unwrap_or_default();
+    let line = terminal::so_far();
+    terminal::complete(&command::completions(&line, &vms, &configs));
+}
+
+fn carry_out(machines: &Arc<Machines>, line: &str) -> Result<(), String> {
+    let command = command::parse(line).map_err(|error| alloc::format!("{error}"))?;
+    match command {
+        Command::Nothing => {}
+        Command::Help => command::help(&mut |line| say!("{line}")),
+        Command::List => list(machines),
+        Command::Configs => machines.configs()?.iter().for_each(|name| say!("  {name}")),
+        Command::Create(config) => {
+            let vm = machines.create(config)?;
+            say!("VM {vm} is made: `start {vm}`");
+        }
+        Command::Start(vm) => machines.start(machines.find(vm)?)?,
+        Command::Stop(vm) => machines.stop(machines.find(vm)?)?,
+        Command::Destroy(vm) => machines.destroy(machines.find(vm)?)?,
+        Command::Stats(vm) => stats(machines, vm)?,
+        Command::Attach(vm) => {
+            let vm = machines.find(vm)?;
+            say!("attached to VM {vm}; Ctrl-] comes back");
+            terminal::attach(vm.get());
+        }
+        Command::Modes => modes(machines),
+        Command::Log(level) => log::set_level(level),
+        Command::PowerOff => power::off(),
+        Command::Reboot => power::reset(),
+    }
+    Ok(())
+}
+
+fn list(machines: &Machines) {
+    let lines = machines.list();
+    if lines.is_empty() {
+        say!("there is no VM: `configs` lists the descriptions, `create` makes one");
+    }
+    for line in lines {
+        let vm = line.info;
+        let snapshot = vm.snapshot;
+        say!(
+            "{:4}  {:16}  {:6}  {:9}  {:3} vCPU  {:>6}  {}",
+            vm.id.get(),
+            vm.name,
+            alloc::format!("{}", vm.mode),
+            alloc::format!("{}", snapshot.state),
+            snapshot.vcpus,
+            alloc::format!("{}", Bytes(snapshot.memory)),
+            line.ending
+        );
+    }
+}
+
+fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
+    let only = vm.map(|vm| machines.find(vm)).transpose()?;
+    for line in machines.list() {
+        let snapshot = line.info.snapshot;
+        if only.is_some_and(|only| only != line.info.id) {
+            continue;
+        }
+        let present = match (snapshot.state, snapshot.started_ns) {
+            (hypervisor::vm::State::Running, Some(started)) => time::now().saturating_sub(started),
+            _ => 0,
+        };
+        say!(
+            "{:4}  {:16}  ran {} ms, {} exits",
+            line.info.id.get(),
+            line.info.name,
+            (snapshot.ran_ns + present) / 1_000_000,
+            snapshot.exits
+        );
+    }
+    if only.is_none() {
+        say!(
+            "{} MiB free, {} threads, up {} ms",
+            memory::free() >> 20,
+            thread::live(),
+            time::now() / 1_000_000
+        );
+    }
+    Ok(())
+}
+
+fn modes(machines: &Machines) {
+    for mode in machines.modes() {
+        say!(
+            "{}: backend {}, up to {} vCPUs and {} of memory for a VM",
+            mode.mode,
+            mode.backend,
+            mode.max_vcpus,
+            Bytes(mode.max_memory)
+        );
+    }
+    crate::cpu::local::describe(&mut |text| say!("{text}"));
+}

@@ -1,0 +1,165 @@
+//! The serial port as a person's terminal: messages, what guests print, and the line that is
+//! being typed, which is put back below whatever is printed meanwhile.
+
+use crate::end;
+use crate::serial::{Serial, send};
+use core::fmt::{self, Write};
+use host_baremetal::console::editor::{Editor, Event};
+use host_baremetal::console::output::Outputs;
+use hypervisor::sync::Mutex;
+
+/// What a line is typed behind.
+const PROMPT: &str = "hv> ";
+/// Back to the line's beginning, and nothing right of it (ECMA-48 EL).
+const WIPE: &str = "\r\x1b[K";
+/// Ctrl-].
+const DETACH: u8 = 0x1d;
+
+struct Terminal {
+    outputs: Outputs,
+    editor: Editor,
+    /// The prompt, and what was typed, is on the screen's last line.
+    prompt: bool,
+}
+
+/// Taken with no other lock held but an output's, never while waiting.
+static TERMINAL: Mutex<Terminal> =
+    Mutex::new(Terminal { outputs: Outputs::new(), editor: Editor::new(), prompt: false });
+
+impl Terminal {
+    /// Prints something in lines of its own.
+    fn print(&mut self, print: impl FnOnce(&mut Outputs)) {
+        let attached = self.outputs.attached().is_some();
+        if self.prompt && !attached {
+            write(WIPE);
+        }
+        print(&mut self.outputs);
+        self.show_prompt();
+    }
+
+    fn show_prompt(&mut self) {
+        if self.prompt && self.outputs.attached().is_none() {
+            write(PROMPT);
+            write(self.editor.line());
+        }
+    }
+}
+
+fn write(text: &str) {
+    let _ = Serial.write_str(text);
+}
+
+/// Prints a line. After a failure it does not wait for whoever was printing.
+pub fn line(text: fmt::Arguments<'_>) {
+    if end::has_failed() {
+        let _ = writeln!(Serial, "{text}");
+        return;
+    }
+    TERMINAL.lock().print(|_| {
+        let _ = writeln!(Serial, "{text}");
+    });
+}
+
+/// A guest is there.
+pub fn add_guest(vm: u32, name: &str) {
+    TERMINAL.lock().outputs.add(vm, name);
+}
+
+/// A guest has ended, or is gone.
+pub fn finish_guest(vm: u32, gone: bool) {
+    let mut terminal = TERMINAL.lock();
+    let was_attached = terminal.outputs.attached() == Some(vm);
+    if was_attached {
+        terminal.outputs.attach(None);
+        write("\n");
+    }
+    terminal.print(|outputs| outputs.finish(vm, gone, &mut text));
+}
+
+/// A guest has printed something.
+pub fn guest(vm: u32, bytes: &[u8]) {
+    let mut terminal = TERMINAL.lock();
+    if terminal.outputs.attached() == Some(vm) {
+        bytes.iter().for_each(|byte| send(*byte));
+    } else if bytes.contains(&b'\n') {
+        terminal.print(|outputs| {
+            outputs.write(vm, bytes, &mut text);
+        });
+    } else {
+        // No line is whole yet; one that has become too long is shown all the same.
+        terminal.outputs.write(vm, bytes, &mut text);
+    }
+}
+
+/// Bytes of a line that is shown among others'.
+fn text(bytes: &[u8]) {
+    for byte in bytes {
+        if *byte == b'\n' {
+            send(b'\r');
+        }
+        send(*byte);
+    }
+}
+
+/// What a typed byte led to.
+pub enum Typed {
+    /// For the line.
+    Line(Event),
+    /// For the guest that is attached.
+    #[allow(dead_code)]
+    Guest(u32, u8),
+}
+
+/// Begins to read lines.
+pub fn begin_lines() {
+    let mut terminal = TERMINAL.lock();
+    terminal.prompt = true;
+    terminal.show_prompt();
+}
+
+/// Takes a typed byte.
+pub fn typed(byte: u8) -> Typed {
+    let mut terminal = TERMINAL.lock();
+    if let Some(vm) = terminal.outputs.attached() {
+        if byte != DETACH {
+            return Typed::Guest(vm, byte);
+        }
+        terminal.outputs.attach(None);
+        write("\n");
+        terminal.show_prompt();
+        return Typed::Line(Event::None);
+    }
+    let event = terminal.editor.take(byte, &mut write);
+    match event {
+        // Until the command has been carried out.
+        Event::Line(_) => terminal.prompt = false,
+        Event::Abandoned => terminal.show_prompt(),
+        Event::None | Event::Complete => {}
+    }
+    Typed::Line(event)
+}
+
+/// What has been typed so far.
+pub fn so_far() -> alloc::string::String {
+    TERMINAL.lock().editor.line().into()
+}
+
+/// Completes the line with one of these words, or shows them.
+pub fn complete(words: &[&str]) {
+    let mut terminal = TERMINAL.lock();
+    let choice = terminal.editor.complete(words, &mut write);
+    if !choice.is_empty() {
+        write("\n");
+        for word in choice {
+            write(word);
+            write("  ");
+        }
+        write("\n");
+        terminal.show_prompt();
+    }
+}
+
+/// Gives a guest the terminal.
+pub fn attach(vm: u32) {
+    TERMINAL.lock().outputs.attach(Some(vm));
+}

@@ -1,0 +1,174 @@
+//! Files of the boot module: images to load from, and RAM disks.
+//!
+//! A file that is a disk of a guest is that guest's alone: it may be written. So it is neither
+//! opened nor made a disk a second time meanwhile.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use host_baremetal::bundle::{self, BundleError};
+use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind};
+use hypervisor::memory::GuestSlice;
+use hypervisor::sync::Mutex;
+
+/// The boot module.
+pub struct Files {
+    start: *mut u8,
+    length: usize,
+    /// Where the files that are disks begin.
+    disks: Mutex<BTreeSet<usize>>,
+}
+
+// SAFETY: the module is RAM that nothing else uses; what is written is in a disk's range, which
+// is one guest's.
+unsafe impl Send for Files {}
+// SAFETY: as above.
+unsafe impl Sync for Files {}
+
+const MISSING: HostError =
+    HostError::new(HostErrorKind::Other, "there is no such file in the boot module");
+const IN_USE: HostError = HostError::new(
+    HostErrorKind::Denied,
+    "the file is a disk of another VM: stop and destroy that",
+);
+
+impl Files {
+    /// The files of the module at these physical addresses; none if it is empty.
+    pub fn new(module: Range<u64>) -> Self {
+        let start = crate::memory::window(module.start);
+        let length = usize::try_from(module.end - module.start).unwrap_or(0);
+        Self { start, length, disks: Mutex::default() }
+    }
+
+    fn archive(&self) -> &[u8] {
+        if self.length == 0 {
+            return &[];
+        }
+        // SAFETY: the module is mapped and stays. Disks change under this, but only what is
+        // between headers, of which nothing is read through this reference.
+        unsafe { core::slice::from_raw_parts(self.start, self.length) }
+    }
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// If the module is no archive.
+    pub fn names(&self) -> Result<Vec<&str>, BundleError> {
+        bundle::files(self.archive()).map(|entry| Ok(entry?.name)).collect()
+    }
+
+    fn range(&self, name: &str) -> Result<Range<usize>, HostError> {
+        bundle::find(self.archive(), name).ok().flatten().ok_or(MISSING)
+    }
+
+    /// A file's contents.
+    ///
+    /// # Errors
+    /// If there is none, or it is a disk.
+    pub fn read(&self, name: &str) -> Result<&[u8], HostError> {
+        let range = self.range(name)?;
+        if self.disks.lock().contains(&range.start) {
+            return Err(IN_USE);
+        }
+        Ok(&self.archive()[range])
+    }
+
+    /// A file's text.
+    ///
+    /// # Errors
+    /// If there is none, or it is no text.
+    pub fn text(&self, name: &str) -> Result<String, HostError> {
+        let bytes = self.read(name)?;
+        let text = core::str::from_utf8(bytes);
+        let error = HostError::new(HostErrorKind::Other, "the file is no text in UTF-8");
+        text.map(Into::into).map_err(|_| error)
+    }
+
+    /// A file to load from.
+    ///
+    /// # Errors
+    /// If there is none, or it is a disk.
+    pub fn open(self: &Arc<Self>, name: &str) -> Result<Box<dyn Blob>, HostError> {
+        let range = self.range(name)?;
+        if self.disks.lock().contains(&range.start) {
+            return Err(IN_USE);
+        }
+        Ok(Box::new(File { files: self.clone(), range }))
+    }
+
+    /// A file as a disk.
+    ///
+    /// # Errors
+    /// If there is none, or it is one already.
+    pub fn disk(self: &Arc<Self>, name: &str) -> Result<Box<dyn BlockStore>, HostError> {
+        let range = self.range(name)?;
+        if !self.disks.lock().insert(range.start) {
+            return Err(IN_USE);
+        }
+        Ok(Box::new(RamDisk { files: self.clone(), range }))
+    }
+}
+
+struct File {
+    files: Arc<Files>,
+    range: Range<usize>,
+}
+
+impl Blob for File {
+    fn len(&self) -> u64 {
+        self.range.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
+        Blob::read_at(&self.files.archive()[self.range.clone()], offset, to)
+    }
+}
+
+struct RamDisk {
+    files: Arc<Files>,
+    range: Range<usize>,
+}
+
+impl RamDisk {
+    /// Where `length` bytes at an offset are, which the caller of a disk has checked; checked again.
+    fn place(&self, offset: u64, length: usize) -> Result<*mut u8, HostError> {
+        let outside = HostError::new(HostErrorKind::Other, "RAM disk: outside of the disk");
+        let offset = usize::try_from(offset).map_err(|_| outside)?;
+        let end = offset.checked_add(length).filter(|end| *end <= self.range.len());
+        end.ok_or(outside)?;
+        Ok(self.files.start.wrapping_add(self.range.start + offset))
+    }
+}
+
+impl BlockStore for RamDisk {
+    fn capacity(&self) -> u64 {
+        self.range.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError> {
+        let place = self.place(offset, to.len())?;
+        // SAFETY: inside of the disk, which is this guest's; its one vCPU is in this call.
+        to.copy_from(unsafe { core::slice::from_raw_parts(place, to.len()) });
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError> {
+        let place = self.place(offset, from.len())?;
+        // SAFETY: as above.
+        from.copy_to(unsafe { core::slice::from_raw_parts_mut(place, from.len()) });
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Drop for RamDisk {
+    fn drop(&mut self) {
+        self.files.disks.lock().remove(&self.range.start);
+    }
+}

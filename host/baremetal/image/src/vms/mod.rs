@@ -1,0 +1,218 @@
+//! The VMs of this machine: made of descriptions in the boot module, run by a thread for each
+//! vCPU.
+
+mod clock;
+mod files;
+mod host;
+mod session;
+
+pub use files::Files;
+
+use crate::backend::Missing;
+use crate::log::{info, warning};
+use crate::scheduled::Scheduled;
+use crate::{memory, terminal, thread};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use clock::MachineClock;
+use host::{Host, Machine};
+use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
+use hypervisor::mode::{Hypervisor, ModeCapabilities, Vcpu, VcpuExit, VmInfo};
+use hypervisor::modes::hvt::arch::GuestArch;
+use hypervisor::modes::hvt::mode::{Hvt, HvtLent};
+use hypervisor::sync::Mutex;
+use hypervisor::vm::{Limits, VmId};
+
+/// VMs and vCPUs that there can be: each vCPU has a thread with a stack.
+const MOST: u32 = 4096;
+/// How the name of a description ends.
+const CONFIG: &str = ".toml";
+
+/// All VMs.
+pub struct Machines {
+    hypervisor: Hypervisor,
+    machine: Arc<Machine>,
+    entries: Mutex<BTreeMap<VmId, Entry>>,
+    /// What is called when no vCPU runs any more.
+    idle: Mutex<Option<WhenIdle>>,
+}
+
+/// Is told whether all VMs ended well.
+type WhenIdle = Box<dyn FnOnce(bool) + Send>;
+
+/// What is kept of a VM here.
+struct Entry {
+    name: String,
+    /// vCPUs that do not run.
+    vcpus: Vec<Box<dyn Vcpu>>,
+    running: u32,
+    /// How it ended, for people.
+    ending: String,
+    good: bool,
+}
+
+/// A line of a list.
+pub struct Line {
+    /// What the core knows.
+    pub info: VmInfo,
+    /// How it ended.
+    pub ending: String,
+}
+
+impl Machines {
+    /// None yet, of the descriptions in this module.
+    pub fn new(files: Files) -> Arc<Self> {
+        let limits = Limits { vms: MOST, memory: memory::free(), vcpus: MOST };
+        let config = HypervisorConfig::default();
+        let mut hypervisor = Hypervisor::new(config, limits, Arc::new(MachineClock));
+        let machine = Arc::new(Machine::new(files));
+        let backend = Scheduled(Missing);
+        let host = Host(machine.clone());
+        let lent = HvtLent { backend, host, arch: GuestArch::X86_64 };
+        if let Err(error) = hypervisor.add::<Hvt<_, _>>(lent) {
+            warning!("HVT mode: {error}");
+        }
+        let (entries, idle) = (Mutex::default(), Mutex::new(None));
+        Arc::new(Self { hypervisor, machine, entries, idle })
+    }
+
+    /// The names of the descriptions, without their ending.
+    pub fn configs(&self) -> Result<Vec<&str>, String> {
+        let names = self.machine.files.names().map_err(|error| error.to_string())?;
+        Ok(names.into_iter().filter_map(|name| name.strip_suffix(CONFIG)).collect())
+    }
+
+    /// What each mode can do.
+    pub fn modes(&self) -> Vec<ModeCapabilities> {
+        let modes = self.hypervisor.available().into_iter();
+        modes.filter_map(|mode| Some(self.hypervisor.mode(mode).ok()?.capabilities())).collect()
+    }
+
+    /// Makes a VM of a description.
+    pub fn create(&self, config: &str) -> Result<VmId, String> {
+        let plain = config.strip_suffix(CONFIG).unwrap_or(config);
+        let named = |error: &dyn core::fmt::Display| format!("{plain}{CONFIG}: {error}");
+        let files = &self.machine.files;
+        let text = files.text(&format!("{plain}{CONFIG}")).map_err(|error| named(&error))?;
+        let config = VmConfig::from_toml(&text).map_err(|error| named(&error))?;
+        let blob = config.boot_image().and_then(|image| files.open(image).ok());
+        let (name, vcpus) = (config.name.clone(), config.vcpus);
+        let vm = self.hypervisor.create_vm(config, blob.as_deref()).map_err(|e| named(&e))?;
+        let made = self.make_vcpus(vm, vcpus).map_err(|error| {
+            let _ = self.hypervisor.mode_of(vm).and_then(|mode| mode.destroy_vm(vm));
+            named(&error)
+        })?;
+        let entry = Entry { name, vcpus: made, running: 0, ending: String::new(), good: false };
+        self.entries.lock().insert(vm, entry);
+        Ok(vm)
+    }
+
+    fn make_vcpus(&self, vm: VmId, count: u32) -> Result<Vec<Box<dyn Vcpu>>, String> {
+        let text = |error: hypervisor::mode::ModeError| error.to_string();
+        let mode = self.hypervisor.mode_of(vm).map_err(text)?;
+        (0..count).map(|index| mode.create_vcpu(vm, VcpuConfig { index }).map_err(text)).collect()
+    }
+
+    /// Lets a VM run, each vCPU in a thread of its own.
+    pub fn start(self: &Arc<Self>, vm: VmId) -> Result<(), String> {
+        let text = |error: hypervisor::mode::ModeError| error.to_string();
+        self.hypervisor.mode_of(vm).and_then(|mode| mode.start_vm(vm)).map_err(text)?;
+        let vcpus = match self.entries.lock().get_mut(&vm) {
+            Some(entry) => {
+                let vcpus = core::mem::take(&mut entry.vcpus);
+                entry.running += u32::try_from(vcpus.len()).unwrap_or(0);
+                entry.ending.clear();
+                vcpus
+            }
+            None => Vec::new(),
+        };
+        for vcpu in vcpus {
+            let own = self.clone();
+            if thread::spawn(None, move || own.run(vm, vcpu)).is_none() {
+                self.ended(vm, None, "no memory for a vCPU's thread".into(), false);
+            }
+        }
+        Ok(())
+    }
+
+    /// A vCPU's thread.
+    fn run(self: Arc<Self>, vm: VmId, mut vcpu: Box<dyn Vcpu>) {
+        let (ending, good) = match vcpu.run() {
+            Ok(VcpuExit::Exit { status, .. }) => (format!("exit status {status}"), status == 0),
+            Ok(VcpuExit::Interrupted) => ("stopped".into(), true),
+            Ok(VcpuExit::Fault(line)) => (line.to_string(), false),
+            Err(error) => (error.to_string(), false),
+        };
+        self.ended(vm, Some(vcpu), ending, good);
+    }
+
+    fn ended(&self, vm: VmId, vcpu: Option<Box<dyn Vcpu>>, ending: String, good: bool) {
+        terminal::finish_guest(vm.get(), false);
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(&vm) else { return };
+        entry.vcpus.extend(vcpu);
+        entry.running = entry.running.saturating_sub(1);
+        let last = entry.running == 0;
+        let name = entry.name.clone();
+        (entry.ending, entry.good) = (ending.clone(), good);
+        let nothing_runs = entries.values().all(|entry| entry.running == 0);
+        let all_good = entries.values().all(|entry| entry.good);
+        drop(entries);
+        if last {
+            info!("VM {vm} ({name}): {ending}");
+        }
+        if nothing_runs {
+            let idle = self.idle.lock().take();
+            if let Some(idle) = idle {
+                idle(all_good);
+            }
+        }
+    }
+
+    /// Calls `work`, once, when no vCPU runs any more, with whether all ended well.
+    pub fn when_idle(&self, work: impl FnOnce(bool) + Send + 'static) {
+        *self.idle.lock() = Some(Box::new(work));
+    }
+
+    /// Ends a VM's run.
+    pub fn stop(&self, vm: VmId) -> Result<(), String> {
+        let stopped = self.hypervisor.mode_of(vm).and_then(|mode| mode.stop_vm(vm));
+        stopped.map_err(|error| error.to_string())
+    }
+
+    /// Gives back what a VM has.
+    pub fn destroy(&self, vm: VmId) -> Result<(), String> {
+        let destroyed = self.hypervisor.mode_of(vm).and_then(|mode| mode.destroy_vm(vm));
+        destroyed.map_err(|error| error.to_string())?;
+        let entry = self.entries.lock().remove(&vm);
+        drop(entry);
+        terminal::finish_guest(vm.get(), true);
+        Ok(())
+    }
+
+    /// All VMs, by number.
+    pub fn list(&self) -> Vec<Line> {
+        let entries = self.entries.lock();
+        let ending =
+            |id: VmId| entries.get(&id).map_or(String::new(), |entry| entry.ending.clone());
+        let vms = self.hypervisor.vms().into_iter();
+        vms.map(|info| Line { ending: ending(info.id), info }).collect()
+    }
+
+    /// The VM that a person calls by name or number.
+    pub fn find(&self, word: &str) -> Result<VmId, String> {
+        let number = word.parse().ok().and_then(VmId::new);
+        let entries = self.entries.lock();
+        let named = entries.iter().find(|(id, entry)| entry.name == word || Some(**id) == number);
+        named.map(|(id, _)| *id).ok_or_else(|| format!("there is no VM \"{word}\": see `list`"))
+    }
+
+    /// The names of all VMs.
+    pub fn names(&self) -> Vec<String> {
+        self.entries.lock().values().map(|entry| entry.name.clone()).collect()
+    }
+}

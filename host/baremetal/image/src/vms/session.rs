@@ -1,0 +1,146 @@
+//! What one VM has of the machine: its console, clock, networks and disks, and how it is stopped.
+
+use super::clock::MachineClock;
+use super::host::Machine;
+use crate::cpu::{apic, local};
+use crate::{terminal, thread, time};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use host_baremetal::net::port::{Port, Queue, Waker};
+use host_baremetal::sched::ThreadId;
+use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, WaitSet};
+use hypervisor::memory::GuestSlice;
+use hypervisor::modes::hvt::mode::{HvtSession, Kick, Lent, Task};
+use hypervisor::sync::Mutex;
+use hypervisor::vm::VmId;
+
+/// Interrupts a vCPU, in its guest or where it waits.
+#[derive(Default)]
+pub struct VcpuKick {
+    thread: Mutex<Option<ThreadId>>,
+    /// A kick that has not made the vCPU leave its guest yet, as it was not in it.
+    pending: AtomicBool,
+}
+
+impl Kick for VcpuKick {
+    fn enter(&self) {
+        self.pending.store(false, Ordering::Relaxed);
+        *self.thread.lock() = thread::current();
+    }
+
+    fn leave(&self) {
+        *self.thread.lock() = None;
+    }
+
+    fn kick(&self) {
+        self.pending.store(true, Ordering::Release);
+        if let Some(id) = *self.thread.lock() {
+            thread::interrupt(id);
+        }
+    }
+}
+
+impl Waker for VcpuKick {
+    fn wake(&self) {
+        if let Some(id) = *self.thread.lock() {
+            thread::unpark(id);
+        }
+    }
+}
+
+impl VcpuKick {
+    /// Whether it was kicked while it waited. The next entry to the guest then ends at once.
+    fn was_kicked(&self) -> bool {
+        let kicked = self.pending.swap(false, Ordering::Acquire);
+        if kicked {
+            let own = local::this().apic.load(Ordering::Relaxed);
+            apic::send(own, apic::vector::KICK);
+        }
+        kicked
+    }
+}
+
+/// A VM's side of the machine.
+pub struct Session {
+    pub(super) machine: Arc<Machine>,
+    pub(super) vm: VmId,
+    pub(super) kick: Arc<VcpuKick>,
+    pub(super) queues: Vec<(u32, Arc<Queue>)>,
+}
+
+impl HvtSession for Session {
+    fn block(&mut self, path: &str) -> Result<Box<dyn BlockStore>, HostError> {
+        self.machine.disk(path)
+    }
+
+    fn net(
+        &mut self,
+        handle: u32,
+        interface: &str,
+        mac: Option<[u8; 6]>,
+    ) -> Result<Box<dyn NetPort>, HostError> {
+        let [.., a, b] = self.vm.get().to_be_bytes();
+        // Locally administered; a manifest has at most 64 devices.
+        let own = [2, b'R', b'H', a, b, handle.to_be_bytes()[3]];
+        let switch = self.machine.switch(interface);
+        let taken = HostError::new(
+            HostErrorKind::Denied,
+            "another VM on this network has that hardware address: choose another",
+        );
+        let port = Port::connect(switch, mac.unwrap_or(own), self.kick.clone()).ok_or(taken)?;
+        self.queues.push((handle, port.queue().clone()));
+        Ok(Box::new(port))
+    }
+
+    fn lend(&mut self) -> Result<Lent, HostError> {
+        let wait = Wait { queues: core::mem::take(&mut self.queues), kick: self.kick.clone() };
+        Ok(Lent {
+            console: Box::new(VmConsole(self.vm.get())),
+            clock: Box::new(MachineClock),
+            wait: Box::new(wait),
+            kick: self.kick.clone(),
+        })
+    }
+
+    fn spawn(&self, _: Box<dyn FnOnce() + Send>) -> Result<Box<dyn Task>, HostError> {
+        Err(HostError::new(HostErrorKind::Other, "the bare machine has no doorbells"))
+    }
+}
+
+struct VmConsole(u32);
+
+impl Console for VmConsole {
+    fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
+        let mut chunk = [0; 256];
+        let mut at = 0;
+        while at < text.len() {
+            let count = (text.len() - at).min(chunk.len());
+            let Some(part) = text.part(at, count) else { break };
+            part.copy_to(&mut chunk);
+            terminal::guest(self.0, &chunk[..count]);
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+struct Wait {
+    queues: Vec<(u32, Arc<Queue>)>,
+    kick: Arc<VcpuKick>,
+}
+
+impl WaitSet for Wait {
+    fn wait(&self, timeout_ns: u64) -> Result<u64, HostError> {
+        let end = time::now().saturating_add(timeout_ns);
+        loop {
+            let filled = self.queues.iter().filter(|(_, queue)| queue.is_filled());
+            let set = filled.fold(0, |set, (handle, _)| set | 1 << (handle % 64));
+            if set != 0 || time::now() >= end || self.kick.was_kicked() {
+                return Ok(set);
+            }
+            thread::park(Some(end));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The PC's clock chip: from its registers to a time (MC146818 data sheet).
+
+/// What the registers hold, as they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registers {
+    /// 0.
+    pub second: u8,
+    /// 2.
+    pub minute: u8,
+    /// 4.
+    pub hour: u8,
+    /// 7.
+    pub day: u8,
+    /// 8.
+    pub month: u8,
+    /// 9: of the century.
+    pub year: u8,
+    /// Register B: the form of the others.
+    pub form: u8,
+}
+
+/// Register B: numbers are binary, not BCD.
+const BINARY: u8 = 4;
+/// Register B: hours are 0 to 23, not 1 to 12 with a bit for the afternoon.
+const HOURS_24: u8 = 2;
+const AFTERNOON: u8 = 0x80;
+
+impl Registers {
+    /// Seconds since 1970-01-01, of a chip that runs in UTC and in the years 2000 to 2099; `None`
+    /// where it shows no time.
+    pub fn seconds(&self) -> Option<u64> {
+        let number = |value: u8| match self.form & BINARY != 0 {
+            true => value,
+            false => (value >> 4) * 10 + (value & 15),
+        };
+        let mut hour = number(self.hour & !AFTERNOON);
+        if self.form & HOURS_24 == 0 {
+            hour = hour % 12 + if self.hour & AFTERNOON != 0 { 12 } else { 0 };
+        }
+        let [second, minute] = [self.second, self.minute].map(number);
+        let [day, month, year] = [self.day, self.month, self.year].map(number);
+        let plausible = second < 60 && minute < 60 && hour < 24 && year < 100;
+        if !plausible || !(1..=31).contains(&day) || !(1..=12).contains(&month) {
+            return None;
+        }
+        let year = 2000 + u64::from(year);
+        // Days to the month's beginning, with March as the first month of a year.
+        let (y, m) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+        let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * u64::from(m) + 2) / 5;
+        // The same count for 1970-01-01.
+        let days = days + u64::from(day) - 1 - 719_468;
+        Some(((days * 24 + u64::from(hour)) * 60 + u64::from(minute)) * 60 + u64::from(second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(year: u8, month: u8, day: u8, hour: u8) -> Registers {
+        Registers { second: 1, minute: 2, hour, day, month, year, form: BINARY | HOURS_24 }
+    }
+
+    #[test]
+    fn known_times_come_out() {
+        assert_eq!(at(0, 1, 1, 0).seconds(), Some(946_684_800 + 121));
+        assert_eq!(at(26, 1, 1, 0).seconds(), Some(1_767_225_600 + 121));
+        assert_eq!(at(24, 2, 29, 12).seconds(), Some(1_709_208_000 + 121));
+        assert_eq!(at(99, 12, 31, 23).seconds(), Some(4_102_441_200 + 121));
+        let bcd =
+            Registers { form: HOURS_24, day: 0x25, month: 0x11, year: 0x26, ..at(0, 0, 0, 0x16) };
+        assert_eq!(bcd.seconds(), Some(1_795_622_521));
+        let afternoon = Registers { form: 0, hour: 0x84, ..bcd };
+        assert_eq!(afternoon.seconds(), bcd.seconds());
+        let midnight = Registers { form: 0, hour: 0x12, ..bcd };
+        assert_eq!(midnight.seconds(), Some(1_795_622_521 - 16 * 3600));
+    }
+
+    #[test]
+    fn a_chip_without_a_time_is_none() {
+        for broken in
+            [at(26, 0, 1, 0), at(26, 13, 1, 0), at(26, 1, 0, 0), at(26, 1, 32, 0), at(26, 1, 1, 24)]
+        {
+            assert_eq!(broken.seconds(), None);
+        }
+    }
+}
