@@ -16,14 +16,23 @@ const MTU: u16 = 1500;
 
 /// A disk, a network, a console and clocks; one call in seven fails.
 pub fn resources() -> Resources {
-    let disk = Device::Block(Box::new(Disk(Mutex::new(vec![0; CAPACITY]), Luck::default())));
-    let net = Device::Net(Box::new(Net(Luck::default())));
+    let (disk, net) = (Device::Block(disk()), Device::Net(net()));
     Resources {
         console: Box::new(Sink),
         clock: Box::new(Still),
         wait: Box::new(Still),
         devices: vec![None, Some(disk), Some(net)],
     }
+}
+
+/// The disk alone.
+pub fn disk() -> Box<dyn BlockStore> {
+    Box::new(Disk(Mutex::new(vec![0; CAPACITY]), Luck::default()))
+}
+
+/// The network alone.
+pub fn net() -> Box<dyn NetPort> {
+    Box::new(Net(Luck::default()))
 }
 
 #[derive(Default)]

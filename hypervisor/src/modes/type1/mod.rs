@@ -20,3 +20,4 @@ pub mod msr;
 pub mod paravirt;
 pub mod pci;
 pub mod processor;
+pub mod slots;

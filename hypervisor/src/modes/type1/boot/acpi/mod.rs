@@ -13,6 +13,7 @@ mod madt;
 
 use super::place;
 use crate::memory::{Gpa, GuestMemory};
+use crate::modes::type1::layout::IO_APIC;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, facs::FACS};
@@ -25,6 +26,8 @@ const OEM_REVISION: u32 = 1;
 /// Offset of the checksum in every table's header.
 pub const CHECKSUM: usize = 9;
 const HEADER: u32 = 36;
+/// Where PCI's window begins in machines with little RAM.
+const LOWEST_WINDOW: u64 = 2 << 30;
 
 /// What the tables say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,17 @@ pub struct Facts {
     pub windows: Vec<Range<u32>>,
     /// Addresses above 4 GiB that it passes on.
     pub window64: Option<Range<u64>>,
+}
+
+/// The addresses below 4 GiB that are PCI's: all that are neither RAM, nor ECAM, nor the interrupt
+/// controllers' and firmware's. Firmware puts BARs anywhere in them.
+pub fn windows(ram: &[Range<u64>], ecam: Option<&Range<u64>>) -> Vec<Range<u32>> {
+    let low = ram.first().map_or(0, |range| range.end).max(LOWEST_WINDOW);
+    let hole = ecam.cloned().unwrap_or(IO_APIC.start..IO_APIC.start);
+    let both = [low..hole.start.min(IO_APIC.start), hole.end.max(low)..IO_APIC.start];
+    let narrow =
+        |range: Range<u64>| Some(u32::try_from(range.start).ok()?..u32::try_from(range.end).ok()?);
+    both.into_iter().filter_map(narrow).filter(|range| !range.is_empty()).collect()
 }
 
 /// A place in the blob that holds the offset of another place in it.

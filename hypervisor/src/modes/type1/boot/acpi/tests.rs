@@ -107,6 +107,20 @@ fn ecam_has_as_many_buses_as_megabytes() {
 }
 
 #[test]
+fn windows_go_around_ram_and_ecam() {
+    let windows = |ram: u64, ecam: Option<u64>| {
+        let ecam = ecam.map(|start| start..start + (256 << 20));
+        windows(&[0..ram, 1 << 32..1 << 33], ecam.as_ref())
+    };
+    let (low, high) = (0x8000_0000, 0xfec0_0000);
+    assert_eq!(windows(64 << 20, None), [low..high]);
+    assert_eq!(windows(64 << 20, Some(0xe000_0000)), [low..0xe000_0000, 0xf000_0000..high]);
+    assert_eq!(windows(0xb000_0000, Some(0xb000_0000)), [0xc000_0000..high]);
+    assert_eq!(windows(0xb000_0000, Some(0x8000_0000)), [0xb000_0000..high]);
+    assert_eq!(windows(64 << 20, Some(1 << 40)), [low..high]);
+}
+
+#[test]
 fn tables_that_do_not_fit_are_refused() {
     let mut tables = Tables::build(&facts(1));
     tables.blob.resize(128 << 10, 0);

@@ -1,0 +1,119 @@
+//! Disks and networks in the machine's PCI slots.
+//!
+//! Order: for each network a [`NetLink`] is made and given to the host, which gives its port; once
+//! there is a board with PCI, [`Slots::disk`] and [`Slots::net`] fill slots from 1 on, and
+//! [`Slots::finish`] gives their BARs addresses where no firmware does.
+
+use super::board::Board;
+use super::host::Arrival;
+use super::layout::PCI_WINDOW;
+use super::pci::{self, Interrupts, interrupt_line};
+use crate::device::Trigger;
+use crate::host::{BlockStore, NetPort};
+use crate::memory::GuestMemory;
+use crate::modes::virtio::blk::{Blk, NAME};
+use crate::modes::virtio::net::{Net, RECEIVE};
+use crate::modes::virtio::pci::function;
+use crate::modes::virtio::{Transport, VirtioDevice};
+use crate::sync::Mutex;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+
+/// Slots of bus 0 that devices may have: 0 is the host bridge, 31 the LPC bridge.
+const LAST: u8 = 30;
+
+/// No slot is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {LAST} disks and networks: remove some of them")]
+pub struct SlotsFull;
+
+/// Fills the slots of one machine.
+pub struct Slots<'a> {
+    board: &'a Arc<Board>,
+    pci: &'a pci::Machine,
+    memory: Arc<GuestMemory>,
+    next: u8,
+    disks: u8,
+}
+
+impl<'a> Slots<'a> {
+    /// All slots between the bridges are free. Devices reach the guest's `memory`, which has to
+    /// outlive the board.
+    pub fn new(board: &'a Arc<Board>, pci: &'a pci::Machine, memory: &GuestMemory) -> Self {
+        Self { board, pci, memory: Arc::new(memory.clone()), next: 1, disks: 0 }
+    }
+
+    /// A disk in the next slot.
+    ///
+    /// # Errors
+    /// [`SlotsFull`].
+    pub fn disk(&mut self, store: Box<dyn BlockStore>, read_only: bool) -> Result<(), SlotsFull> {
+        let mut name = [0; NAME];
+        let text = format!("disk{}", self.disks);
+        name[..text.len()].copy_from_slice(text.as_bytes());
+        self.fill(Arc::new(Blk::new(store, read_only, name)))?;
+        self.disks += 1;
+        Ok(())
+    }
+
+    /// A network in the next slot. `link` is what the host tells of frames.
+    ///
+    /// # Errors
+    /// [`SlotsFull`].
+    pub fn net(&mut self, port: Box<dyn NetPort>, link: &NetLink) -> Result<(), SlotsFull> {
+        let transport = self.fill(Arc::new(Net::new(port)))?;
+        *link.0.lock() = Some(End { board: Arc::downgrade(self.board), transport });
+        Ok(())
+    }
+
+    /// Gives the BARs addresses, where no `firmware` will.
+    pub fn finish(self, firmware: bool) {
+        if !firmware {
+            self.pci.bus.assign(PCI_WINDOW);
+        }
+    }
+
+    fn fill(&mut self, device: Arc<dyn VirtioDevice>) -> Result<Arc<Transport>, SlotsFull> {
+        if self.next > LAST {
+            return Err(SlotsFull);
+        }
+        let slot = self.next;
+        self.next += 1;
+        let pin = self.board.devices.lines.source(interrupt_line(slot, 0), Trigger::Level);
+        // One vector for each queue and one for changes.
+        let queues = u16::try_from(device.queue_sizes().len()).unwrap_or(u16::MAX);
+        let vectors = queues.saturating_add(1);
+        let interrupts = Interrupts::new(u32::from(slot) << 3, Some(pin), vectors);
+        let (function, transport) = function(device, self.memory.clone(), Arc::new(interrupts));
+        self.pci.bus.insert(slot, function);
+        Ok(transport)
+    }
+}
+
+struct End {
+    board: Weak<Board>,
+    transport: Arc<Transport>,
+}
+
+/// What a host tells of frames that have arrived.
+#[derive(Default)]
+pub struct NetLink(Mutex<Option<End>>);
+
+impl NetLink {
+    /// Nobody is told: what arrives stays in the port until the guest gives it room.
+    pub fn disconnect(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl Arrival for NetLink {
+    fn arrived(&self) {
+        // The lock is not held while the device works: it may take long.
+        let end = self.0.lock().as_ref().map(|end| (end.board.clone(), end.transport.clone()));
+        let Some((Some(board), transport)) = end.map(|(board, t)| (board.upgrade(), t)) else {
+            return;
+        };
+        board.apply(transport.poll(RECEIVE));
+    }
+}
