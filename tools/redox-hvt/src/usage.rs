@@ -21,7 +21,7 @@ Core options:
     --stats=FILE|- (write counters as JSON when the guest ends, and on SIGUSR1)
     --help (display this help)
     --version (display version information)
-Compiled-in modules: core net block dumpcore
+Compiled-in modules: core net block gdb dumpcore
 Compiled-in module options:
     --net:NAME=IFACE | @NN (attach tap at IFACE or at fd @NN as network NAME)
     --net:NAME=user[,tcp=HOST:GUEST][,udp=HOST:GUEST] (network NAME without
@@ -32,7 +32,8 @@ Compiled-in module options:
   [ --block-sector-size:NAME=SECTORSIZE ] (set sector size for block device
         NAME; must be a power of two greater than or equal 512)
     --dumpcore=DIR (enable guest core dump on abort/trap)
-    --gdb, --gdb-port=1234 (not in this version yet: refused)
+    --gdb (wait for a gdb debug session before the guest's first instruction)
+  [ --gdb-port=1234 ] (port to use, on 127.0.0.1)
 Exit status: the guest's; 255 after its abort; 1 if it was ended from outside or
 could not be run.
 ",

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use core::mem::{MaybeUninit, offset_of};
+use host_linux::signals;
 use libc::{c_int, c_void, user_fpregs_struct, user_regs_struct};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -224,6 +225,8 @@ impl Tracee {
                 Err(Errno::INTR) => return Ok(Event::Nudged),
                 Err(e) => return Err(e),
                 Ok(true) => return Ok(Event::Gone),
+                // One that came before the wait, where an outer filter lets none be blocked.
+                Ok(false) if signals::pending() => return Ok(Event::Nudged),
                 Ok(false) => {}
             }
         }

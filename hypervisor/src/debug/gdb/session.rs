@@ -58,6 +58,10 @@ pub fn serve<V: DebugVcpu>(
     let target = session.target;
     // Whoever leaves a guest that has ended has seen its end.
     if let Some(ending) = target.ended {
+        // What is left of it may be dumped: without breakpoints.
+        if ending != Ending::Interrupted {
+            target.vcpu.detach()?;
+        }
         return Ok(Done::Ended(ending));
     }
     if matches!(done, Done::Detached | Done::Lost { running: true }) {
@@ -201,10 +205,7 @@ impl<'a, 'l, V: DebugVcpu, L: Link> Session<'a, 'l, V, L> {
         loop {
             let step = self.target.wish != Wish::Continue;
             let exit = match self.target.vcpu.resume(entry, step)? {
-                Stop::Step if self.is_in_range() => {
-                    entry = VmEntry::Continue;
-                    continue;
-                }
+                Stop::Step if self.is_in_range() => return Ok(Event::Listen),
                 Stop::Step => return Ok(Event::Stop(Reason::DoneStep)),
                 Stop::Breakpoint(breakpoint) => return Ok(Event::Stop(self.reached(breakpoint))),
                 Stop::Exit(exit) => exit,
