@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod image;
 mod paths;
 mod process;
@@ -38,6 +39,11 @@ enum Task {
     /// Ends with a line `N passed, N failed, N skipped`; the status is 0 only if nothing failed
     /// and at least one test ran.
     Test(check::Options),
+    /// Run the fuzz targets for some time, with the stable compiler
+    ///
+    /// What they have found interesting is where the next run starts.
+    #[command(after_help = "Example: cargo xtask fuzz ring --seconds 600")]
+    Fuzz(fuzz::Options),
     /// Fetch what the tests need, into a cache outside the tree; installs nothing, needs no root
     Setup,
     /// Run a shell command in an emulated PC that has SVM and Linux with KVM
@@ -92,6 +98,7 @@ fn start(task: Task) -> Result<i32> {
     match task {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => check::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
         Task::Bundle(options) => image::bundle::run(&options).map(|()| 0),

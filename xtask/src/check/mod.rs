@@ -20,7 +20,7 @@ use tally::Tally;
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Leave out what takes minutes: bare-metal builds, Miri and the tests inside QEMU
+    /// Leave out what takes minutes: bare-metal builds, fuzzing, sanitizers and the tests inside QEMU
     #[arg(long)]
     quick: bool,
     /// Run only tests whose name contains this, and no other check
@@ -52,6 +52,8 @@ pub fn run(options: &Options) -> Result<i32> {
         checks.run("bare metal in QEMU", || image::boot(filter));
     }
     if whole && !options.quick {
+        checks.run("fuzz targets", suites::fuzz);
+        checks.run("AddressSanitizer", suites::address_sanitizer);
         checks.run("Miri", suites::miri);
     }
     if !options.quick {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use super::tally::Tally;
 use crate::setup::programs;
-use crate::{paths, process};
+use crate::tender::HOST_TARGET;
+use crate::{fuzz, paths, process};
 
 /// The package of whole-system tests.
 pub const SYSTEM: &str = "system-tests";
@@ -52,6 +53,38 @@ pub fn miri() -> Result<Tally> {
     let mut command = process::cargo();
     command.args(["miri", "test", "--package", "hypervisor", "--no-fail-fast"]);
     tally(&mut command, None)
+}
+
+/// The core's unit tests under AddressSanitizer, where the compiler brings its library: guest
+/// memory is raw pointers. Leaks are not looked for: the tests drop whole machines with cycles.
+pub fn address_sanitizer() -> Result<Tally> {
+    if let Err(why) = fuzz::sanitizer_library() {
+        return Ok(Tally::skip(&why.to_string()));
+    }
+    let mut command = process::cargo();
+    command.args(["test", "--package", "hypervisor", "--lib", "--target", HOST_TARGET]);
+    command.env("CARGO_TARGET_DIR", paths::target().join("address-sanitizer"));
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    tally(&mut command, None)
+}
+
+/// Each fuzz target for a fixed number of runs, where there is the C++ compiler that they take.
+pub fn fuzz() -> Result<Tally> {
+    if let Err(why) = fuzz::cxx() {
+        return Ok(Tally::skip(&why.to_string()));
+    }
+    let fuzzers = fuzz::Fuzzers::build(false)?;
+    let mut tally = Tally::default();
+    for target in fuzz::targets()? {
+        if fuzzers.smoke(&target)? {
+            tally.add(Tally::success());
+        } else {
+            tally.add(Tally::failure());
+            tally.names.push(format!("fuzz target {target}"));
+        }
+    }
+    Ok(tally)
 }
 
 /// Runs `cargo test`, shows what it prints and counts.
