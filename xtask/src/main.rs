@@ -57,6 +57,11 @@ enum Task {
     /// Build the bare-metal image; boot it in QEMU with --run
     #[command(after_help = "Example: cargo xtask image --run -- selftest")]
     Image(image::Options),
+    /// Make a disc that boots the bare-metal image, by a BIOS and by UEFI
+    #[command(
+        after_help = "Example: cargo xtask iso -o disc.iso --bundle web.toml --bundle web.hvt"
+    )]
+    Iso(image::iso::Options),
     /// Put descriptions of VMs, and what they name, into a boot module for the bare-metal image
     #[command(after_help = "Example: cargo xtask bundle -o vms.cpio web.toml web.hvt disk.img")]
     Bundle(image::bundle::Options),
@@ -102,6 +107,7 @@ fn start(task: Task) -> Result<i32> {
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(options) => vm::run(&options),
         Task::Bundle(options) => image::bundle::run(&options).map(|()| 0),
+        Task::Iso(options) => image::iso::run(&options).map(|()| 0),
         Task::Image(options) => image::run(&options),
         Task::TestKernel => {
             println!("{}", test_kernel::build()?.display());

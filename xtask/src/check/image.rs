@@ -1,25 +1,29 @@
 //! The bare-metal image in QEMU's emulated machine: it boots, tests itself, fails as it should,
 //! and switches the machine off.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 
 use super::tally::Tally;
-use crate::image::{self, Boot, GOOD, Trial};
+use crate::image::{self, Boot, GOOD, Start, Trial, bundle, iso};
+use crate::paths;
 
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
 /// A test: its name, and what it does with the image.
 type Test = (&'static str, fn(&Path) -> Result<()>);
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 8] = [
     ("the self-test passes on one CPU", |image| self_test(image, 1)),
     ("the self-test passes on four CPUs", |image| self_test(image, 4)),
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
     ("the console takes commands", console),
+    ("a disc boots by the BIOS", |image| disc(image, |disc| Start::DiscByBios(disc))),
+    ("a disc boots by UEFI", |image| disc(image, |disc| Start::DiscByUefi(disc))),
 ];
 
 /// Builds the image and runs its tests, or those whose name contains `filter`.
@@ -73,8 +77,21 @@ fn console(image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The boot module is there, too: its one description is listed.
+fn disc(image: &Path, start: fn(&Path) -> Start<'_>) -> Result<()> {
+    let folder = paths::work("image")?;
+    let config = folder.join("listed.toml");
+    fs::write(&config, "[vm]\nname = \"listed\"\nimage = \"listed.hvt\"\n")?;
+    let disc = folder.join("test.iso");
+    iso::make(image, Some(&bundle::make(&[config])?), "start=none log=debug", &disc)?;
+    let typed = ["configs", "modes", "poweroff"];
+    let boot = Trial { start: start(&disc), cpus: 2, typed: &typed }.boot()?;
+    expect(&boot, Some(0), &["cycle counter", "  listed", "of 2 CPUs run"])
+}
+
 fn trial<'a>(image: &'a Path, cpus: u32, words: &'a str) -> Trial<'a> {
-    Trial { image, words, cpus, module: None, typed: &[] }
+    let start = Start::Kernel { image, words, module: None };
+    Trial { start, cpus, typed: &[] }
 }
 
 fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {

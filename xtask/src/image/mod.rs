@@ -1,6 +1,7 @@
 //! `cargo xtask image`: builds the bare-metal image, and boots it in QEMU on request.
 
 pub mod bundle;
+pub mod iso;
 mod pack;
 
 use std::fs;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::setup::{programs, rust_src};
+use crate::setup::{boot_disc, programs, rust_src};
 use crate::{paths, process};
 
 /// What the image is built for.
@@ -90,16 +91,50 @@ pub struct Boot {
     pub status: Option<i32>,
 }
 
+/// How an image is started.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// By QEMU itself, with PVH.
+    Kernel {
+        /// The image.
+        image: &'a Path,
+        /// Its command line.
+        words: &'a str,
+        /// The boot module.
+        module: Option<&'a Path>,
+    },
+    /// From a disc, by the BIOS.
+    DiscByBios(&'a Path),
+    /// From a disc, by UEFI.
+    DiscByUefi(&'a Path),
+}
+
+impl Start<'_> {
+    fn add(self, qemu: &mut Command) -> Result<()> {
+        match self {
+            Self::Kernel { image, words, module } => {
+                qemu.arg("-kernel").arg(image).args(["-append", words]);
+                if let Some(module) = module {
+                    qemu.arg("-initrd").arg(module);
+                }
+            }
+            Self::DiscByBios(disc) => drop(qemu.arg("-cdrom").arg(disc)),
+            Self::DiscByUefi(disc) => {
+                let code = boot_disc::uefi()?;
+                let drive = format!("if=pflash,format=raw,readonly=on,file={}", code.display());
+                qemu.arg("-drive").arg(drive).arg("-cdrom").arg(disc);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A boot of an image, without a person.
 pub struct Trial<'a> {
-    /// The image.
-    pub image: &'a Path,
-    /// Its command line.
-    pub words: &'a str,
+    /// What the machine starts.
+    pub start: Start<'a>,
     /// CPUs of the machine.
     pub cpus: u32,
-    /// The boot module.
-    pub module: Option<&'a Path>,
     /// What is typed, one line after the other: each when the prompt is there.
     pub typed: &'a [&'a str],
 }
@@ -114,10 +149,8 @@ impl Trial<'_> {
     pub fn boot(&self) -> Result<Boot> {
         let mut qemu = programs::qemu()?.command();
         hardware(&mut qemu, 512, self.cpus);
-        qemu.arg("-kernel").arg(self.image).args(["-append", self.words, "-serial", "stdio"]);
-        if let Some(module) = self.module {
-            qemu.arg("-initrd").arg(module);
-        }
+        self.start.add(&mut qemu)?;
+        qemu.args(["-serial", "stdio"]);
         let mut command = crate::qemu::bounded(&qemu, LIMIT);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start QEMU")?;

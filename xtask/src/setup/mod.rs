@@ -3,6 +3,7 @@
 //! Idempotent: what is there is not fetched again. No step asks anything or needs root.
 
 pub mod apt;
+pub mod boot_disc;
 pub mod kernel;
 pub mod programs;
 pub mod rust_src;

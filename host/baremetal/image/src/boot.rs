@@ -3,7 +3,7 @@
 use crate::memory::{BOOT_MAPPED, window};
 use core::arch::global_asm;
 use host_baremetal::acpi::{self, Acpi};
-use host_baremetal::boot::{BootError, BootInfo, Physical, pvh};
+use host_baremetal::boot::{BootError, BootInfo, Physical, multiboot2, pvh};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
@@ -23,8 +23,11 @@ impl Physical for BootWindow {
 }
 
 /// Reads what the loader left at `info`.
-pub fn read(_multiboot: u32, info: u32) -> Result<BootInfo, BootError> {
-    pvh::parse(&BootWindow, u64::from(info))
+pub fn read(multiboot: u32, info: u32) -> Result<BootInfo, BootError> {
+    match multiboot {
+        multiboot2::MAGIC => multiboot2::parse(&BootWindow, info),
+        _ => pvh::parse(&BootWindow, u64::from(info)),
+    }
 }
 
 /// Reads ACPI's tables.

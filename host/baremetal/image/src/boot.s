@@ -6,6 +6,25 @@
 # physical addresses; the tables map the first 4 GiB there, and at the physical window, and their
 # first GiB at the top.
 
+.set MULTIBOOT_LENGTH, multiboot_end - multiboot_header
+
+.section .boot.header, "a"
+.balign 8
+multiboot_header:
+    .long 0xe85250d6            # multiboot2
+    .long 0                     # 32-bit protected mode
+    .long MULTIBOOT_LENGTH
+    .long -(0xe85250d6 + MULTIBOOT_LENGTH)
+    .word 3, 0                  # where to start
+    .long 12
+    .long multiboot_start
+    .long 0
+    .word 6, 0                  # modules begin at pages
+    .long 8
+    .word 0, 0
+    .long 8
+multiboot_end:
+
 .section .boot, "awx"
 .code32
 .global pvh_start

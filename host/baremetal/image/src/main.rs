@@ -43,12 +43,12 @@ use vms::{Files, Machines};
 extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
     serial::init();
     cpu::init();
-    let boot = match boot::read(multiboot, info) {
+    let mut boot = match boot::read(multiboot, info) {
         Ok(boot) => boot,
         Err(error) => panic!("{error}"),
     };
     let acpi = boot::acpi(&boot);
-    memory::init(&boot);
+    memory::init(&mut boot);
     cpu::init_stacks();
     let options = Options::parse(&boot.command_line);
     log::set_level(options.level);

@@ -24,6 +24,10 @@ const STACK_ORDER: u8 = 2;
 /// Between INIT and the start-up message, in nanoseconds.
 const PAUSE: u64 = 10_000;
 
+/// How long a CPU may take before it is told again, and how often.
+const TRY: u64 = 500_000_000;
+const TRIES: u32 = 4;
+
 /// How many have taken a place.
 #[unsafe(no_mangle)]
 static smp_arrived: AtomicU32 = AtomicU32::new(0);
@@ -68,6 +72,29 @@ pub fn start(boot: &BootInfo, madt: &Madt, own: u32, most: u32) {
         others.iter().for_each(|id| apic::send_startup(*id, START));
     }
     debug!("{} CPUs to come", others.len());
+    let late: Vec<u32> = others.to_vec();
+    let _ = thread::spawn(Some(0), move || wait_for(&late));
+}
+
+/// Starts those again that do not come, and gives up on them after a while.
+fn wait_for(others: &[u32]) {
+    for _ in 0..TRIES {
+        let end = time::now() + TRY;
+        if local::started() == local::count() {
+            return;
+        }
+        while time::now() < end && local::started() < local::count() {
+            thread::park(Some(end.min(time::now() + TRY / 10)));
+        }
+        let came = |id| (1..local::count()).filter_map(local::of).any(|own| own.has_apic(id));
+        for id in others.iter().copied().filter(|id| !came(*id)) {
+            apic::send_startup(id, START);
+        }
+    }
+    let missing = local::count() - local::started();
+    if missing > 0 {
+        warning!("{missing} CPUs did not start: the machine runs without them");
+    }
 }
 
 /// Copies `smp.s` to its page.

@@ -3,6 +3,7 @@
 //! A boot loader is trusted, but not to be free of mistakes: what it says is copied and checked,
 //! and lists end at the limits below.
 
+pub mod multiboot2;
 pub mod pvh;
 
 use arrayvec::{ArrayString, ArrayVec};

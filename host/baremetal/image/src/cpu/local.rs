@@ -62,6 +62,13 @@ impl Local {
     }
 }
 
+impl Local {
+    /// Whether this is its APIC ID.
+    pub fn has_apic(&self, id: u32) -> bool {
+        self.apic.load(Ordering::Relaxed) == id
+    }
+}
+
 static BOOT: Local = Local::new(0);
 
 /// CPUs that have started, by number.

@@ -45,8 +45,9 @@ fn image() -> Range<u64> {
     (&raw const image_start).addr() as u64..(end as u64).next_multiple_of(PAGE)
 }
 
-/// Takes over what RAM is free, and maps the image and RAM as they stay.
-pub fn init(boot: &BootInfo) {
+/// Takes over what RAM is free, and maps the image and RAM as they stay. Modules in low memory,
+/// where other CPUs start, are moved.
+pub fn init(boot: &mut BootInfo) {
     let mut taken = boot.modules.clone();
     let room = taken.try_push(image()).is_ok();
     assert!(room, "too many boot modules");
@@ -60,8 +61,25 @@ pub fn init(boot: &BootInfo) {
     let frames = unsafe { Frames::new(window(0), window(tables.start), end) };
     POOL.lock().frames = Some(frames);
     add(boot, &taken, LOW..BOOT_MAPPED);
+    for module in boot.modules.iter_mut().filter(|module| module.start < LOW) {
+        let Some(moved) = move_up(module) else { panic!("no RAM for a boot module") };
+        *module = moved;
+    }
     space::init(boot, &image());
     add(boot, &taken, BOOT_MAPPED..u64::MAX);
+}
+
+/// Copies a module from low memory into a frame.
+fn move_up(module: &Range<u64>) -> Option<Range<u64>> {
+    let length = module.end - module.start;
+    let order = (0..=MAX_ORDER).find(|order| 4096 << order >= length)?;
+    let at = alloc_raw(order)?;
+    // SAFETY: the frame is ours and as large; `boot.s` maps both.
+    unsafe {
+        window(module.start)
+            .copy_to_nonoverlapping(window(at), usize::try_from(length).unwrap_or(0));
+    }
+    Some(at..at + length)
 }
 
 /// Free RAM for the frame allocator's tables, where `boot.s` maps it.
