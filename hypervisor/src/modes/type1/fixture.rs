@@ -252,7 +252,10 @@ impl Backend for Scripted {
     }
 
     fn create_vm(&self, spec: VmSpec) -> Result<ScriptedVm, BackendError> {
-        self.create_machine(&MachineSpec { ram: core::slice::from_ref(&(0..spec.memory)), vcpus: 1 })
+        self.create_machine(&MachineSpec {
+            ram: core::slice::from_ref(&(0..spec.memory)),
+            vcpus: 1,
+        })
     }
 }
 

@@ -6,11 +6,11 @@ use crate::device::DeviceRef;
 use crate::host::Blob;
 use crate::memory::{Gpa, GuestMemory};
 use crate::modes::type1::board::Board;
-use crate::modes::type1::boot::acpi::{Facts, Tables};
+use crate::modes::type1::boot::acpi::{Facts, Tables, windows};
 use crate::modes::type1::boot::firmware::Rom;
 use crate::modes::type1::boot::{Given, fw_cfg, map, read, start, state};
 use crate::modes::type1::host::Type1Host;
-use crate::modes::type1::layout::{FIRMWARE_END, PCI_WINDOW, pci_window_64, ram};
+use crate::modes::type1::layout::{FIRMWARE_END, pci_window_64, ram};
 use crate::modes::type1::mode::Type1Error;
 use crate::vcpu::X86State;
 use alloc::boxed::Box;
@@ -128,14 +128,13 @@ impl Loader {
     }
 
     fn facts(&self, ecam: Option<Range<u64>>) -> Facts {
-        let low = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
         let window64 = pci_window_64(self.memory);
         let reach = 1u64.checked_shl(self.address_bits).unwrap_or(u64::MAX);
         Facts {
             vcpus: self.vcpus,
-            ecam,
-            windows: alloc::vec![low(PCI_WINDOW.start)..low(PCI_WINDOW.end); 1],
+            windows: windows(&ram(self.memory), ecam.as_ref()),
             window64: (window64.end <= reach).then_some(window64),
+            ecam,
         }
     }
 
@@ -164,7 +163,12 @@ impl Loader {
             serial_console: self.serial,
         };
         let pci = parts.pci.clone();
-        let tables = move || Tables::build(&Facts { ecam: pci.ecam(), ..facts.clone() });
+        let ram = ram(self.memory);
+        let tables = move || {
+            let ecam = pci.ecam();
+            let windows = windows(&ram, ecam.as_ref());
+            Tables::build(&Facts { ecam, windows, ..facts.clone() })
+        };
         let memory = Arc::new(memory.clone());
         let device = fw_cfg::FwCfg::new(&machine, Box::new(tables), memory);
         // At a reset the old one goes.

@@ -19,15 +19,17 @@ use super::host::{Lent, Type1Session};
 use super::interrupts::{BackendApics, Controllers, Messages};
 use super::mode::Type1Error;
 use super::paravirt::Reference;
+use super::slots::{NetLink, Slots};
 use crate::config::Type1Console;
 use crate::device::Effects;
-use crate::host::Clock;
+use crate::host::{BlockStore, Clock, NetPort};
 use crate::memory::GuestMemory;
 use crate::sync::Mutex;
 use crate::vcpu::machine::MachineVm;
 use crate::vcpu::{VcpuState, line};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// A machine.
 ///
@@ -36,6 +38,8 @@ use alloc::sync::Arc;
 pub struct Machine<V> {
     /// The host's side: networks that call devices when a frame has arrived.
     _session: Mutex<Box<dyn Type1Session>>,
+    /// What the host tells of frames.
+    links: Vec<Arc<NetLink>>,
     /// What is on the board and has to be reset.
     pub parts: Parts,
     /// What devices are plugged into.
@@ -62,6 +66,15 @@ pub struct Machine<V> {
     pub vm: V,
 }
 
+/// What goes into PCI's slots.
+#[derive(Default)]
+pub struct Devices {
+    /// Disks, and whether they are read-only.
+    pub disks: Vec<(Box<dyn BlockStore>, bool)>,
+    /// Networks, and what the host tells of frames.
+    pub nets: Vec<(Box<dyn NetPort>, Arc<NetLink>)>,
+}
+
 /// What a machine is made of.
 pub struct Plan<V> {
     /// The backend's VM.
@@ -72,6 +85,8 @@ pub struct Plan<V> {
     pub lent: Lent,
     /// What the host was given for input.
     pub input: Arc<super::devices::SerialInput>,
+    /// What goes into PCI's slots.
+    pub devices: Devices,
     /// How it starts.
     pub loader: Loader,
     /// CPUID leaf 1's EAX.
@@ -88,7 +103,7 @@ impl<V: MachineVm> Machine<V> {
     /// # Errors
     /// If the backend does not tell its frequency, or the parts do not fit together.
     pub fn new(plan: Plan<V>) -> Result<Self, Type1Error> {
-        let Plan { vm, session, lent, input, loader, signature, console, debug } = plan;
+        let Plan { vm, session, lent, input, devices, loader, signature, console, debug } = plan;
         let frequency = vm.cycle_frequency()?;
         let inboxes = lent.vcpus.iter().map(|thread| Arc::new(Inbox::new(thread.clone())));
         let bus = Arc::new(ApicBus::new(inboxes.collect()));
@@ -109,8 +124,10 @@ impl<V: MachineVm> Machine<V> {
             firmware: loader.has_firmware(),
         };
         let parts = Parts::attach(&board, &controllers, lent.console, input, &spec)?;
+        let links = plug(devices, &board, &parts, vm.memory(), loader.has_firmware())?;
         Ok(Self {
             _session: Mutex::new(session),
+            links,
             parts,
             board,
             controllers,
@@ -181,8 +198,30 @@ impl<V: MachineVm> Machine<V> {
 
 impl<V> Drop for Machine<V> {
     fn drop(&mut self) {
+        self.links.iter().for_each(|link| link.disconnect());
         self.parts.disconnect();
     }
+}
+
+/// Puts disks, then networks into PCI's slots.
+fn plug(
+    devices: Devices,
+    board: &Arc<Board>,
+    parts: &Parts,
+    memory: &GuestMemory,
+    firmware: bool,
+) -> Result<Vec<Arc<NetLink>>, Type1Error> {
+    let mut slots = Slots::new(board, &parts.pci, memory);
+    for (store, read_only) in devices.disks {
+        slots.disk(store, read_only)?;
+    }
+    let mut links = Vec::new();
+    for (port, link) in devices.nets {
+        slots.net(port, &link)?;
+        links.push(link);
+    }
+    slots.finish(firmware);
+    Ok(links)
 }
 
 /// What changes from outside makes the vCPUs look: all for the machine's end, the first for timers.

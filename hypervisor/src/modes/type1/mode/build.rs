@@ -1,14 +1,15 @@
 //! From a description to a machine with its processors.
 
 use super::{Inner, Processor, Type1, Type1Error};
-use crate::config::{ConfigError, Problem, Type1Config, Type1Disk, VmConfig};
+use crate::config::{ConfigError, Problem, Type1Config, Type1Disk, Type1Net, VmConfig};
 use crate::detect::{DetectError, ImageKind, detect};
 use crate::memory::{GuestMemory, Perms};
 use crate::modes::type1::boot::state::reset as after_reset;
 use crate::modes::type1::cpuid::{Place, policy};
 use crate::modes::type1::devices::SerialInput;
-use crate::modes::type1::host::Type1Host;
-use crate::modes::type1::machine::{Loader, Machine, Plan};
+use crate::modes::type1::host::{Type1Host, Type1Session};
+use crate::modes::type1::machine::{Devices, Loader, Machine, Plan};
+use crate::modes::type1::slots::NetLink;
 use crate::sync::Mutex;
 use crate::vcpu::machine::{CpuidEntry, MachineBackend, MachineSpec, MachineVm};
 use crate::vcpu::{Answer, BackendVm, Ending, ExitHandler, VcpuState, VmExit, line};
@@ -31,7 +32,6 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
     pub(super) fn build(&self, id: VmId, config: &VmConfig) -> Result<Inner<B>, Type1Error> {
         let mut type1 = config.type1();
         let kernel = self.kernel(config, &mut type1)?;
-        refuse_devices(&type1)?;
         let supported = self.backend.supported_cpuid()?;
         let size = (config.memory, config.vcpus, address_bits(&supported));
         let loader = Loader::new(self.host.clone(), &type1, kernel, size)?;
@@ -42,6 +42,7 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
             vm.protect(range, Perms::READ | Perms::EXEC)?;
         }
         let mut session = self.host.session(id, &config.name).map_err(Type1Error::Session)?;
+        let devices = open_devices(&mut *session, &type1)?;
         let input = Arc::new(SerialInput::default());
         let lent = session.lend(config.vcpus, input.clone()).map_err(Type1Error::Session)?;
         if u32::try_from(lent.vcpus.len()) != Ok(config.vcpus) {
@@ -49,7 +50,7 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         }
         let signature = row(&supported, 1)[0];
         let (console, debug) = (type1.console, type1.debug);
-        let plan = Plan { vm, session, lent, input, loader, signature, console, debug };
+        let plan = Plan { vm, session, lent, input, devices, loader, signature, console, debug };
         let machine = Arc::new(Machine::new(plan)?);
         machine.load()?;
         let ready = processors(&machine, &supported, config.vcpus)?;
@@ -91,15 +92,29 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
     }
 }
 
-/// There is no virtio transport for them yet.
-fn refuse_devices(type1: &Type1Config) -> Result<(), Type1Error> {
-    if !type1.disks.is_empty() {
-        return Err(Type1Error::NoDevices("disk"));
+/// Opens disks and networks.
+fn open_devices(
+    session: &mut dyn Type1Session,
+    type1: &Type1Config,
+) -> Result<Devices, Type1Error> {
+    let mut devices = Devices::default();
+    for Type1Disk { path, read_only } in &type1.disks {
+        let opened = session.disk(path, *read_only);
+        let named = |error| Type1Error::Resource { what: "disk", name: path.clone(), error };
+        devices.disks.push((opened.map_err(named)?, *read_only));
     }
-    if !type1.nets.is_empty() {
-        return Err(Type1Error::NoDevices("network"));
+    for (index, Type1Net { interface, mac }) in type1.nets.iter().enumerate() {
+        let link = Arc::new(NetLink::default());
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let name = interface.as_deref();
+        let opened = session.net(index, name, *mac, link.clone());
+        let named = |error| {
+            let name = interface.clone().unwrap_or_default();
+            Type1Error::Resource { what: "network", name, error }
+        };
+        devices.nets.push((opened.map_err(named)?, link));
     }
-    Ok(())
+    Ok(devices)
 }
 
 fn row(rows: &[CpuidEntry], leaf: u32) -> [u32; 4] {

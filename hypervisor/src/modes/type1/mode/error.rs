@@ -6,6 +6,7 @@ use crate::host::HostError;
 use crate::modes::type1::boot::StartError;
 use crate::modes::type1::boot::acpi::AcpiError;
 use crate::modes::type1::boot::read::ReadError;
+use crate::modes::type1::slots::SlotsFull;
 use crate::vcpu::BackendError;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -47,9 +48,9 @@ pub enum Type1Error {
         /// Why.
         error: Box<DetectError>,
     },
-    /// A disk or network is asked for.
-    #[error("{0}s of Type 1 machines are not attached yet: remove them from [vm.type1]")]
-    NoDevices(&'static str),
+    /// More disks and networks than there are slots.
+    #[error(transparent)]
+    Slots(#[from] SlotsFull),
     /// A vCPU is asked for that cannot be.
     #[error("{0}")]
     Backend(#[from] BackendError),

@@ -160,6 +160,11 @@ impl<V: MachineVm> Processor<V> {
         if self.due {
             self.serve_timers();
         }
+        let board = &self.machine.board;
+        if let Some(request) = board.devices.work() {
+            board.request(request);
+            return Ok(None);
+        }
         if self.activity != Activity::Running && !self.wakes() {
             self.park();
             return Ok(None);
