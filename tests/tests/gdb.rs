@@ -87,7 +87,9 @@ fn a_breakpoint_at_a_symbol_by_a_register_of_the_processor() {
     running.finish();
 }
 
-/// The first thing that `_start` does with its stack is to push a return address.
+/// The first thing that `_start` does with its stack is to push a return address. Where the test
+/// machine is emulated, only a step finds it: QEMU's SVM loses breakpoint registers when its guest
+/// leaves, also solo5-hvt's.
 #[test]
 fn a_watchpoint_stops_behind_the_access() {
     let (running, mut gdb) = start("hello", &[]);
@@ -97,7 +99,8 @@ fn a_watchpoint_stops_behind_the_access() {
     let (call, stack) = (gdb.rip(), gdb.registers()[7] - 8);
     assert_eq!(gdb.memory(stack, 8), [0; 8]);
     assert_eq!(gdb.ask(&format!("Z2,{stack:x},8")), "OK");
-    let answer = gdb.ask("c");
+    let emulated = system_tests::backend().as_deref() == Some("kvm");
+    let answer = gdb.ask(if emulated { "s" } else { "c" });
     assert!(answer.starts_with(&format!("T05thread:01;watch:{stack:x};")), "{answer}");
     assert_ne!(gdb.rip(), call);
     let returns = u64::from_le_bytes(gdb.memory(stack, 8).try_into().unwrap());

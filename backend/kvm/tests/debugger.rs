@@ -74,8 +74,8 @@ fn breakpoints_of_every_kind() {
     assert_eq!(registers(&vcpu).rip, TEXT + 6);
     assert_eq!(resume(&mut vcpu, false), Stop::Breakpoint(hardware));
     assert_eq!(registers(&vcpu).rip, TEXT + 11);
+    assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 2)), "nor does this one");
     assert_eq!(vcpu.remove(hardware), Ok(true));
-    assert_eq!(resume(&mut vcpu, false), Stop::Exit(out(0x500, 4, 2)));
     assert_eq!(resume(&mut vcpu, false), Stop::Exit(VmExit::Halt), "the guest's own");
 }
 

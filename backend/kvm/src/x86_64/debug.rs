@@ -171,10 +171,12 @@ impl KvmVcpu {
 }
 
 impl DebugState {
-    /// The software breakpoint at an address.
+    /// The breakpoint in front of the instruction at an address.
     fn at(&self, address: u64) -> Option<Breakpoint> {
-        let found = self.software.iter().find(|(at, ..)| at.address.0 == address);
-        found.map(|(at, ..)| *at)
+        let software = self.software.iter().map(|(at, ..)| *at);
+        let hardware = self.hardware.iter().flatten().copied();
+        let hardware = hardware.filter(|at| at.kind == BreakKind::Hardware);
+        software.chain(hardware).find(|at| at.address.0 == address)
     }
 
     /// Calls `f` with each of the bytes at `start` that a breakpoint hides, and what it hides.
@@ -236,9 +238,9 @@ impl KvmVcpu {
         entry: VmEntry,
         step: bool,
     ) -> Result<Stop, BackendError> {
-        self.remove_software(breakpoint)?;
+        self.remove(breakpoint)?;
         let stop = self.advance(entry, true)?;
-        self.insert_software(breakpoint)?;
+        self.insert(breakpoint)?;
         if stop == Stop::Step && !step { self.advance(VmEntry::Continue, false) } else { Ok(stop) }
     }
 
