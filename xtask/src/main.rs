@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod fuzz;
 mod image;
+mod linux;
 mod paths;
 mod process;
 mod qemu;
@@ -78,7 +79,8 @@ enum Task {
 const RUN_EXAMPLES: &str = "Examples:
   cargo xtask run hello -- a command line
   cargo xtask run hello --mem=16 -v
-  cargo xtask run block --block:storage=disk.img";
+  cargo xtask run block --block:storage=disk.img
+  cargo xtask run linux    (fetches a kernel and busybox)";
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {

@@ -25,6 +25,11 @@ pub fn tender() -> PathBuf {
     target().join("redox-hvt")
 }
 
+/// The built VM manager.
+pub fn manager() -> PathBuf {
+    target().join("redox-vm")
+}
+
 /// The folder of built unikernels, `NAME.hvt` each.
 pub fn unikernels() -> PathBuf {
     target().join("unikernels")

@@ -1,18 +1,23 @@
-//! `cargo xtask run EXAMPLE`: builds one of the example unikernels and the tender, and runs it.
+//! `cargo xtask run EXAMPLE`: builds one of the example unikernels and the tender, and runs it; or
+//! the example of a whole machine, `linux`.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{tender, unikernel};
+use crate::{linux, tender, unikernel};
+
+/// The example that is a whole machine.
+const LINUX: &str = "linux";
 
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The example: a folder in unikernel/examples
+    /// The example: a folder in unikernel/examples, or `linux`
     example: String,
-    /// Options for redox-hvt, such as --mem=64 or --block:storage=disk.img
+    /// Options for redox-hvt, such as --mem=64 or --block:storage=disk.img; for redox-vm with
+    /// `linux`
     #[arg(allow_hyphen_values = true, value_name = "TENDER_OPTION")]
     options: Vec<String>,
     /// The unikernel's own command line
@@ -22,6 +27,12 @@ pub struct Options {
 
 /// Becomes the tender; returns only an error.
 pub fn run(options: &Options) -> Result<i32> {
+    if options.example == LINUX {
+        linux::build()?;
+        let mut command = Command::new(tender::build_manager()?);
+        command.arg("run").arg(linux::description()).args(&options.options);
+        return Err(command.exec()).context("cannot start redox-vm");
+    }
     let image = unikernel::build_example(&options.example)?;
     let mut command = Command::new(tender::build()?);
     command.args(&options.options).arg("--").arg(image).args(&options.arguments);

@@ -39,6 +39,22 @@ pub fn build() -> Result<PathBuf> {
     Ok(paths::tender())
 }
 
+/// Builds the VM manager `redox-vm`, static too where that can be, and returns where it is.
+pub fn build_manager() -> Result<PathBuf> {
+    let mut command = process::cargo();
+    command.args(["build", "--release", "--package", "redox-vm"]);
+    if paths::manager().exists() {
+        command.arg("--quiet");
+    } else {
+        process::say("building redox-vm; the first time takes about a minute");
+    }
+    link_statically(&mut command)?;
+    process::run(&mut command)?;
+    let built = paths::target().join(HOST_TARGET).join("release/redox-vm");
+    replace(&built, &paths::manager())?;
+    Ok(paths::manager())
+}
+
 /// Makes a cargo command build static programs for [`HOST_TARGET`]; false where the machine has
 /// no static C library, and the command then builds dynamic ones for the same target.
 pub fn link_statically(command: &mut Command) -> Result<bool> {
@@ -63,11 +79,15 @@ fn can_link_statically() -> Result<bool> {
     Ok(linked.status.success())
 }
 
-/// Replaces by rename: a running tender keeps its file.
-fn install(from: &Path, to: &Path) -> Result<()> {
+/// Replaces by rename: a running program keeps its file.
+fn replace(from: &Path, to: &Path) -> Result<()> {
     let fresh = to.with_extension("new");
     fs::copy(from, &fresh).with_context(|| format!("cannot copy {}", from.display()))?;
-    fs::rename(&fresh, to)?;
+    fs::rename(&fresh, to).with_context(|| format!("cannot replace {}", to.display()))
+}
+
+fn install(from: &Path, to: &Path) -> Result<()> {
+    replace(from, to)?;
     let alias = to.with_file_name("solo5-hvt");
     let _ = fs::remove_file(&alias);
     symlink("redox-hvt", &alias).with_context(|| format!("cannot make {}", alias.display()))

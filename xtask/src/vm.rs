@@ -76,6 +76,9 @@ pub fn own_files() -> Result<Files> {
         files.add_program("/opt/bin/redox-hvt", &paths::tender())?;
         files.add_link("/opt/bin/solo5-hvt", "redox-hvt");
     }
+    if paths::manager().exists() {
+        files.add_program("/opt/bin/redox-vm", &paths::manager())?;
+    }
     if paths::unikernels().exists() {
         files.add_folder("/unikernels", &paths::unikernels())?;
     }

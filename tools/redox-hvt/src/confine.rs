@@ -34,6 +34,8 @@ fn common_rules() -> Vec<Rule> {
         Rule::with(libc::SYS_mmap, 2, 3, memory),
         Rule::with(libc::SYS_madvise, 2, 4, memory),
         Rule::any(libc::SYS_rt_sigprocmask, "the end of the ring's thread"),
+        #[cfg(debug_assertions)]
+        Rule::with(libc::SYS_fcntl, 1, 1, "the standard library looks before it closes"),
     ]
 }
 

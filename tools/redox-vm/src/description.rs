@@ -35,7 +35,9 @@ impl Description {
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         files::each(&mut vm, |_, name| *name = beside(folder, name));
-        let image = vm.boot_image().map(open).transpose()?;
+        // A mode that is named needs no look at the image.
+        let unnamed = vm.explicit_mode().is_none();
+        let image = vm.boot_image().filter(|_| unnamed).map(open).transpose()?;
         let front = Hypervisor::new(file.hypervisor, Limits::NONE, Arc::new(HostClock::new()));
         let image = image.as_ref().map(|blob| blob as &dyn Blob);
         let resolved = front.resolve(&vm, image).map_err(|e| format!("{shown}: {e}"))?;

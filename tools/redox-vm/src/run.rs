@@ -2,9 +2,10 @@
 
 use crate::Backend;
 use crate::description::Description;
-use crate::hvt;
+use crate::{hvt, type1};
 use backend_kvm::Kvm;
 use backend_kvm::pc::KvmPcs;
+use hypervisor::config::VmConfig;
 use hypervisor::mode::ModeKind;
 use hypervisor::vcpu::VmSpec;
 use redox_hvt::tell;
@@ -42,9 +43,22 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
         (ModeKind::Type1, Backend::Sandbox) => {
             Err("the sandbox runs unikernels only: use --backend=kvm or --backend=qemu".to_owned())
         }
-        (ModeKind::Type1, _) => Err("mode type1: not in this version yet".to_owned()),
+        (ModeKind::Type1, _) => type1(&description.vm, options, start_ns),
         (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet".to_owned()),
     }
+}
+
+/// A whole machine: on KVM, or on what needs no hardware.
+fn type1(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, String> {
+    let kvm = match options.backend {
+        Backend::Kvm => Kvm::open().and_then(KvmPcs::new).map_err(|e| e.to_string()),
+        _ => type1_backend(),
+    };
+    let kvm = kvm?;
+    if options.verbose {
+        tell::warn("backend: kvm (it runs guests at hardware speed, or was asked for)");
+    }
+    type1::run(vm, kvm, options, start_ns)
 }
 
 /// Memory of a VM that is only tried: what the trial needs.

@@ -33,6 +33,11 @@ impl Keeper {
         }
     }
 
+    /// The system call that telling it takes.
+    pub(super) fn rule(&self) -> Rule {
+        Rule::on_fd(libc::SYS_write, self.0.as_raw_fd(), "the terminal is as it was")
+    }
+
     /// The terminal is as it was: the child may go.
     pub(super) fn dismiss(self) {
         let _ = rustix::io::write(&self.0, &[0]);

@@ -6,6 +6,8 @@
 
 mod keeper;
 
+use crate::confine::Rule;
+use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin};
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcsetattr};
@@ -94,6 +96,15 @@ impl RawTerminal {
         let keeper = Keeper::start(&before).ok();
         tcsetattr(stdin(), OptionalActions::Now, &raw)?;
         Ok(Some(Self { before, raw, keeper }))
+    }
+
+    /// The system calls that the other methods and the end take.
+    pub fn rules(&self) -> Vec<Rule> {
+        const SET_NOW: [u64; 2] = [0x5402, 0x402c_542b];
+        let why = "put the terminal back";
+        let fd = u64::try_from(stdin().as_raw_fd()).unwrap_or(0);
+        let set = SET_NOW.map(|call| Rule::with(libc::SYS_ioctl, 1, call, why).and(0, fd));
+        set.into_iter().chain(self.keeper.as_ref().map(Keeper::rule)).collect()
     }
 
     /// As it was, for a while: the process is about to be stopped.

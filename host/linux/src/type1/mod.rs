@@ -108,8 +108,16 @@ impl LinuxHost {
 /// Bytes of a thread's stack: none of them calls anything deep.
 const STACK: usize = 256 << 10;
 
+/// Starts a thread, which stays when its work has ended: a thread's end takes system calls that
+/// nothing else needs.
 fn begin(name: &str, work: Work) -> std::io::Result<()> {
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    let work = move || {
+        work();
+        loop {
+            std::thread::park();
+        }
+    };
     builder.spawn(work).map(drop)
 }
 
