@@ -87,6 +87,11 @@ impl Devices {
         works.iter().fold(None, |request, work| self.run(work).or(request))
     }
 
+    /// Whether work is deferred: a vCPU that would wait calls [`Devices::work`] again instead.
+    pub fn has_work(&self) -> bool {
+        self.has_deferred.load(Ordering::Relaxed)
+    }
+
     /// Does work and what it wished, but for further work.
     fn run(&self, work: &WorkRef) -> Option<Request> {
         self.apply_with(work.run(), |more| {

@@ -126,6 +126,7 @@ pub struct Cpu {
     pub events: Vec<Event>,
     /// The state in which it was started.
     pub state: VcpuState,
+    memory: Arc<GuestMemory>,
 }
 
 #[derive(Default)]
@@ -156,6 +157,11 @@ impl Cpu {
     /// Lets interrupts in, or not.
     pub fn interrupts(&mut self, on: bool) {
         self.flags.interruptible.store(on, Ordering::SeqCst);
+    }
+
+    /// The guest's memory, which it uses without exits.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
     }
 
     /// Sets CR8.
@@ -232,7 +238,7 @@ pub struct Scripted {
 }
 
 pub struct ScriptedVm {
-    memory: GuestMemory,
+    memory: Arc<GuestMemory>,
     _bytes: Vec<Vec<u64>>,
     program: Program,
     clock: Arc<JumpingClock>,
@@ -272,6 +278,7 @@ impl MachineBackend for Scripted {
             bytes.push(block);
         }
         let (program, clock) = (self.program.clone(), self.clock.clone());
+        let memory = Arc::new(memory);
         Ok(ScriptedVm { memory, _bytes: bytes, program, clock, bells: self.bells.clone() })
     }
 
@@ -288,11 +295,11 @@ impl BackendVm for ScriptedVm {
     }
 
     fn memory_mut(&mut self) -> &mut GuestMemory {
-        &mut self.memory
+        Arc::make_mut(&mut self.memory)
     }
 
     fn protect(&mut self, range: Range<u64>, perms: Perms) -> Result<(), BackendError> {
-        Ok(self.memory.protect(range, perms)?)
+        Ok(self.memory_mut().protect(range, perms)?)
     }
 
     fn cycle_frequency(&self) -> Result<u64, BackendError> {
@@ -318,12 +325,12 @@ impl MachineVm for ScriptedVm {
     ) -> Result<ScriptedVcpu, BackendError> {
         let bell = self.bells[usize::try_from(index).unwrap()].clone();
         Ok(ScriptedVcpu {
-            guest: start(index, state, &self.program),
+            guest: start(index, state, &self.program, &self.memory),
             index,
             program: self.program.clone(),
+            memory: self.memory.clone(),
             bell,
             clock: self.clock.clone(),
-            resume: Vec::new(),
             pending: Vec::new(),
             entry: None,
             spins: false,
@@ -340,10 +347,17 @@ struct Guest {
 }
 
 /// Starts a guest's thread; it waits for its first entry.
-fn start(index: u32, state: VcpuState, program: &Program) -> Guest {
+fn start(index: u32, state: VcpuState, program: &Program, memory: &Arc<GuestMemory>) -> Guest {
     let ((did, seen), (resume, resumed)) = (channel(), channel());
     let flags = Arc::new(Flags::default());
-    let mut cpu = Cpu { did, resume: resumed, flags: flags.clone(), events: Vec::new(), state };
+    let mut cpu = Cpu {
+        did,
+        resume: resumed,
+        flags: flags.clone(),
+        events: Vec::new(),
+        state,
+        memory: memory.clone(),
+    };
     let program = program.clone();
     thread::spawn(move || {
         let Ok(first) = cpu.resume.recv() else { return };
@@ -360,9 +374,9 @@ pub struct ScriptedVcpu {
     guest: Guest,
     index: u32,
     program: Program,
+    memory: Arc<GuestMemory>,
     bell: Arc<Bell>,
     clock: Arc<JumpingClock>,
-    resume: Vec<Resume>,
     pending: Vec<Event>,
     entry: Option<VmEntry>,
     spins: bool,
@@ -449,9 +463,8 @@ impl MachineVcpu for ScriptedVcpu {
     }
 
     fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError> {
-        self.guest = start(self.index, *state, &self.program);
+        self.guest = start(self.index, *state, &self.program, &self.memory);
         self.pending.clear();
-        self.resume.clear();
         self.entry = None;
         self.spins = false;
         self.window = false;

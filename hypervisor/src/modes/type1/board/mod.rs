@@ -44,6 +44,10 @@ impl Board {
         if let Some(request) = self.devices.apply(effects) {
             self.request(request);
         }
+        if self.devices.has_work() {
+            // A vCPU has to do it, and all of them may be waiting.
+            self.timers.wake();
+        }
     }
 
     /// The guest asked for the whole machine to be turned off or reset.

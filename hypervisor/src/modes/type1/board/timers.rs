@@ -39,16 +39,22 @@ struct Shared {
     waker: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
 }
 
+impl Shared {
+    fn wake(&self) {
+        if let Some(wake) = &*self.waker.read() {
+            wake();
+        }
+    }
+}
+
 impl TimerSlot {
     /// Sets the next deadline, in monotonic nanoseconds, in place of the one before.
     pub fn set(&self, at: Option<u64>) {
         let at = at.unwrap_or(NEVER);
         self.0.at.store(at, Ordering::Release);
         let before = self.0.shared.earliest.fetch_min(at, Ordering::AcqRel);
-        if at < before
-            && let Some(wake) = &*self.0.shared.waker.read()
-        {
-            wake();
+        if at < before {
+            self.0.shared.wake();
         }
     }
 
@@ -96,6 +102,11 @@ impl Timers {
     /// What is called when a deadline is set that is earlier than all others. It must not block.
     pub fn on_earlier(&self, wake: impl Fn() + Send + Sync + 'static) {
         *self.shared.waker.write() = Some(Box::new(wake));
+    }
+
+    /// Makes the vCPU that serves the timers look.
+    pub fn wake(&self) {
+        self.shared.wake();
     }
 
     /// The earliest deadline, or a moment before it.

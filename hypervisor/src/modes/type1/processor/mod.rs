@@ -230,13 +230,16 @@ impl<V: MachineVm> Processor<V> {
     /// The next moment at which something is due here.
     fn deadline(&self) -> Option<u64> {
         let own = self.apic.as_ref().and_then(LocalApic::deadline);
-        let board = if self.index == 0 { self.machine.board.timers.next() } else { None };
-        [own, board].into_iter().flatten().min()
+        let board = &self.machine.board;
+        // Deferred work is done before the next entry, so the guest is left at once for it.
+        let work = board.devices.has_work().then_some(0);
+        let board = if self.index == 0 { board.timers.next() } else { None };
+        [own, board, work].into_iter().flatten().min()
     }
 
     fn park(&mut self) {
         let deadline = self.deadline();
-        if self.inbox.enter() {
+        if !self.machine.board.devices.has_work() && self.inbox.enter() {
             self.inbox.thread().park(deadline);
             self.inbox.leave();
         }
