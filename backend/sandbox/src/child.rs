@@ -92,7 +92,7 @@ type Failure = (&'static str, Errno);
 
 /// Comes back only with what went wrong.
 fn steps(prepared: Prepared) -> Failure {
-    let Prepared { mut monitor, source, len, state, keep, filter, report, parent } = prepared;
+    let Prepared { monitor, source, len, state, keep, filter, report, parent } = prepared;
     let result = (|| {
         die_with(parent)?;
         move_memory(source, len)?;
@@ -101,9 +101,6 @@ fn steps(prepared: Prepared) -> Failure {
         forget_environment();
         leave_signals_to_the_supervisor();
         fast::detect_fsgsbase();
-        if !fast::prepare() {
-            monitor.patcher = Patcher::new(None);
-        }
         Monitor::install(monitor);
         signal::install().map_err(|e| ("signal handlers", e))?;
         // Each of these is one more wall where there is one already: the filter alone must hold.

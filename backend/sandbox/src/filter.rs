@@ -48,8 +48,9 @@ pub fn program(
     memory: RawFd,
     report: &Report,
 ) -> Result<Program, BackendError> {
-    let mut rules = own_rules(memory, report);
-    rules.extend(config.rules.iter().cloned());
+    // They are tried in this order: the devices' are the frequent ones.
+    let mut rules = config.rules.clone();
+    rules.extend(own_rules(memory, report));
     let program = compile(&rules)
         .map_err(|e| BackendError::new(format!("cannot make the system call filter: {e}")))?;
     Ok(program.only_from(&monitor_code()))

@@ -1,25 +1,26 @@
 //! The way from a rewritten hypercall site into the monitor and back, and into the guest.
 //!
-//! An `out` changes no register, so the entrance keeps all of them: general registers and flags
-//! by hand, the vector registers by XSAVE (Intel SDM vol. 1 §13), because the monitor's code and
-//! its C library use them. There is one thread, so one static frame is enough.
+//! An `out` changes no register, so the entrance keeps all of them: general registers, flags, and
+//! the vector registers that the monitor's code uses ([`vectors`]). There is one thread, so one
+//! static frame is enough.
+//!
+//! A few nanoseconds count here, beside a system call of a hundred. So flags that matter to the
+//! monitor are looked at and not set, and the others put back without POPF.
 
-use super::{Monitor, exit_group};
+use super::{Monitor, exit_group, vectors};
 use crate::layout::STUB_DATA;
-use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use core::arch::x86_64::__cpuid;
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hypervisor::vcpu::{VmExit, X86State};
 
 /// The monitor's stack on this way.
 const STACK: usize = 64 << 10;
-/// XSAVE area: all of AVX-512 takes 2,688 bytes.
-const XSAVE: usize = 4096;
 
 #[repr(C, align(64))]
 struct Frame {
-    xsave: [u8; XSAVE],
+    vectors: [u8; vectors::BYTES],
     stack: [u8; STACK],
     gpr: [u64; 16],
 }
@@ -30,16 +31,16 @@ struct Shared(UnsafeCell<Frame>);
 // SAFETY: only the assembly below uses it, on the one thread of the process.
 unsafe impl Sync for Shared {}
 
-static FRAME: Shared =
-    Shared(UnsafeCell::new(Frame { xsave: [0; XSAVE], stack: [0; STACK], gpr: [0; 16] }));
-
-/// State components to save: SSE, AVX and AVX-512, as far as the CPU has them. The monitor does
-/// not touch x87, PKRU or AMX.
-static XSAVE_MASK: AtomicU32 = AtomicU32::new(0);
-/// SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM.
-const VECTOR_STATE: u32 = 0xe6;
+static FRAME: Shared = Shared(UnsafeCell::new(Frame {
+    vectors: [0; vectors::BYTES],
+    stack: [0; STACK],
+    gpr: [0; 16],
+}));
 
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
+
+/// RFLAGS.TF, DF and AC: a guest's that is set would disturb the monitor, or single-step it.
+const DISTURBING: u32 = 1 << 8 | 1 << 10 | 1 << 18;
 
 global_asm!(
     ".globl redox_sandbox_fast",
@@ -58,20 +59,26 @@ global_asm!(
     // RBX, RBP and R12..R15 survive a call by the System V ABI.
     "lea rsp, [rip + {frame} + {top}]",
     "pushfq",
-    "push 2",
-    "popfq",
+    "test dword ptr [rsp], {disturbing}",
+    "jnz 4f",
+    "2:",
     "sub rsp, 8",
     "mov edi, edx",
     "mov esi, eax",
-    "mov eax, [rip + {mask}]",
-    "xor edx, edx",
-    "xsavec64 [rip + {frame}]",
+    vectors::save!(),
     "call {hypercall}",
-    "mov eax, [rip + {mask}]",
-    "xor edx, edx",
-    "xrstor64 [rip + {frame}]",
-    "add rsp, 8",
-    "popfq",
+    vectors::restore!(),
+    "mov eax, [rsp + 8]",
+    "test eax, {disturbing}",
+    "jnz 5f",
+    // SF, ZF, AF, PF and CF are in the low byte; adding 127 to OF's bit overflows where it is 1.
+    "mov ecx, eax",
+    "shr ecx, 11",
+    "and ecx, 1",
+    "mov ah, al",
+    "add cl, 127",
+    "sahf",
+    "3:",
     "mov rax, [rip + {frame} + {gpr} + 0*8]",
     "mov rcx, [rip + {frame} + {gpr} + 1*8]",
     "mov rdx, [rip + {frame} + {gpr} + 2*8]",
@@ -83,10 +90,19 @@ global_asm!(
     "mov r11, [rip + {frame} + {gpr} + 11*8]",
     "mov rsp, [{data}]",
     "jmp [rip + {frame} + {gpr} + 3*8]",
+    "4:",
+    "push 2",
+    "popfq",
+    "jmp 2b",
+    "5:",
+    "push rax",
+    "popfq",
+    "jmp 3b",
     frame = sym FRAME,
     gpr = const core::mem::offset_of!(Frame, gpr),
     top = const core::mem::offset_of!(Frame, stack) + STACK,
-    mask = sym XSAVE_MASK,
+    disturbing = const DISTURBING,
+    mask = sym vectors::MASK,
     hypercall = sym on_hypercall,
     data = const STUB_DATA,
 );
@@ -105,24 +121,14 @@ extern "C" fn on_hypercall(port: u32, value: u32) {
 /// Prepares the fast way; `false` where the CPU lacks what it takes, and sites must not be
 /// rewritten. The page at [`STUB_DATA`] must be mapped writable.
 pub fn prepare() -> bool {
-    let has_xsave = __cpuid(1).ecx >> 27 & 1 == 1;
-    if !has_xsave || __cpuid_count(0xd, 1).eax >> 1 & 1 == 0 {
+    let has_sahf = __cpuid(0x8000_0001).ecx & 1 == 1;
+    if !has_sahf || !vectors::prepare() {
         return false;
     }
-    // SAFETY: OSXSAVE is set, so XGETBV exists.
-    let enabled = unsafe { xcr0() };
-    XSAVE_MASK.store(enabled & VECTOR_STATE, Ordering::Relaxed);
     let entry = redox_sandbox_fast as *const () as u64;
     // SAFETY: the caller has mapped the page, which is the monitor's; see `layout`.
     unsafe { ((STUB_DATA + 8) as *mut u64).write_volatile(entry) };
     true
-}
-
-#[target_feature(enable = "xsave")]
-fn xcr0() -> u32 {
-    // SAFETY: the caller has checked for OSXSAVE.
-    let value = unsafe { _xgetbv(0) };
-    u32::try_from(value & u64::from(VECTOR_STATE)).unwrap_or(0)
 }
 
 /// Finds out whether FS and GS bases can be set without a system call.

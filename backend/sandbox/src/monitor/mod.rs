@@ -15,6 +15,7 @@ pub mod fast;
 pub mod patch;
 pub mod signal;
 mod trap;
+mod vectors;
 
 use crate::emulate::Cpu;
 use crate::report::Report;

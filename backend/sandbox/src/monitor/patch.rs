@@ -1,4 +1,5 @@
-//! Rewrites a hypercall site, once it has trapped, into a jump to the monitor.
+//! Rewrites a hypercall site, once it has trapped twice, into a jump to the monitor. Not the first
+//! time: most sites of a short-lived guest are passed once, and a trap costs less than this.
 //!
 //! A site is `mov edx, PORT; out dx, eax`, as compilers write Solo5's hypercalls. The five bytes
 //! of the `mov` become a five-byte `jmp` to a stub that loads EDX itself, so every instruction
@@ -8,6 +9,7 @@
 //! W^X holds: the guest's text and the stubs are never mapped writable here. The bytes go through
 //! the file that backs the guest's memory.
 
+use super::fast;
 use crate::layout::{LOWEST, STUB_DATA, STUBS};
 use hypervisor::memory::{Gpa, GuestMemory, Perms};
 use rustix::fd::{BorrowedFd, RawFd};
@@ -22,23 +24,53 @@ const MOV_EDX: u8 = 0xba;
 const REX_B: u8 = 0x41;
 const JMP_REL32: u8 = 0xe9;
 
+/// How many sites that have trapped once are remembered.
+const REMEMBERED: usize = 64;
+
 /// Rewrites sites until there is no room for more stubs.
 pub struct Patcher {
     file: RawFd,
     next: u64,
+    /// Sites that have trapped once, each at its address' place; a later one takes the place over.
+    trapped: [u64; REMEMBERED],
+    prepared: bool,
 }
 
 impl Patcher {
     /// A patcher that writes to the guest's memory through `file`, a descriptor which stays open
     /// as long as the process; `None` rewrites nothing.
     pub fn new(file: Option<RawFd>) -> Self {
-        Self { file: file.unwrap_or(-1), next: STUBS.start }
+        let trapped = [0; REMEMBERED];
+        Self { file: file.unwrap_or(-1), next: STUBS.start, trapped, prepared: false }
     }
 
-    /// Rewrites the site whose `out` is at `out`, if it is one.
-    pub fn rewrite(&mut self, memory: &GuestMemory, out: u64, port: u16) {
+    /// Notes that the `out` at `out` has trapped; says whether it had done so before.
+    fn again(&mut self, out: u64) -> bool {
+        let place = usize::try_from(out % REMEMBERED as u64).unwrap_or(0);
+        core::mem::replace(&mut self.trapped[place], out) == out
+    }
+
+    /// Prepares the fast way, once; without it nothing is rewritten.
+    fn prepare(&mut self) -> bool {
+        if !self.prepared {
+            self.prepared = true;
+            if !fast::prepare() {
+                self.file = -1;
+            }
+        }
+        self.file >= 0
+    }
+
+    /// The `out` at `out` has trapped: rewrites its site, if it is one.
+    pub fn trapped(&mut self, memory: &GuestMemory, out: u64, port: u16) {
+        if self.file >= 0 && self.again(out) {
+            self.rewrite(memory, out, port);
+        }
+    }
+
+    fn rewrite(&mut self, memory: &GuestMemory, out: u64, port: u16) {
         let room = self.next + STUB as u64 <= STUBS.end;
-        if self.file < 0 || !room || !is_site(memory, out, port) {
+        if !room || !is_site(memory, out, port) || !self.prepare() {
             return;
         }
         let at = self.next;
@@ -106,6 +138,16 @@ fn stub(at: u64, port: u16, out: u64) -> Option<[u8; STUB]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sites_are_remembered_until_another_takes_their_place() {
+        let mut patcher = Patcher::new(None);
+        assert!(!patcher.again(0x10_0007));
+        assert!(!patcher.again(0x10_0008));
+        assert!(patcher.again(0x10_0007));
+        assert!(!patcher.again(0x10_0007 + REMEMBERED as u64));
+        assert!(!patcher.again(0x10_0007));
+    }
 
     #[test]
     fn jumps_reach_two_gibibytes() {

@@ -93,7 +93,7 @@ impl Monitor {
                     regs.set_port_answer(size, value);
                 }
                 if write.is_some() && size == 4 {
-                    self.patcher.rewrite(&self.memory, at, port);
+                    self.patcher.trapped(&self.memory, at, port);
                 }
             }
             Step::Halt => {
