@@ -128,13 +128,21 @@ impl Tender {
         Running::new(child, shown)
     }
 
+    /// Starts it with another standard output, which [`Self::prepare`] has set.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn_without_output(mut self) -> Running {
+        self.capture_output = false;
+        self.spawn()
+    }
+
     /// Runs it to its end with another standard output, which [`Self::prepare`] has set.
     ///
     /// # Panics
     /// If it cannot be started, or takes too long.
-    pub fn run_without_output(mut self) -> Outcome {
-        self.capture_output = false;
-        self.run()
+    pub fn run_without_output(self) -> Outcome {
+        self.spawn_without_output().finish()
     }
 
     /// Runs it to its end.

@@ -33,6 +33,23 @@ fn output_that_is_closed_ends_the_guest() {
     assert_eq!(run.complaints().len(), 1, "{run:#?}");
 }
 
+/// Nor one whose output nobody takes: it waits, and a signal still ends it.
+#[test]
+fn output_that_is_stuck_does_not_keep_a_signal_waiting() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut running = Tender::new("clock")
+        .args(["bench", "puts", "100000"])
+        .prepare(|command| {
+            command.stdout(writer);
+        })
+        .spawn_without_output();
+    // More than the guest writes fits no pipe: by now it waits for room.
+    thread::sleep(std::time::Duration::from_millis(500));
+    running.signal(libc::SIGTERM);
+    running.finish().assert_ends(1, "Exiting on signal 15");
+    drop(reader);
+}
+
 #[test]
 fn many_at_once() {
     let runs: Vec<_> = (0..4)

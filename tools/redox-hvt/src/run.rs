@@ -14,7 +14,7 @@ use backend_kvm::Kvm;
 use backend_sandbox::{Sandbox, SandboxConfig};
 use host_linux::blob::FileBlob;
 use host_linux::clock::HostClock;
-use host_linux::confine::Rule;
+use host_linux::confine::{Rule, privileges};
 use host_linux::console::FdConsole;
 use host_linux::gdb::GdbPort;
 use host_linux::signals;
@@ -30,6 +30,7 @@ use hypervisor::modes::hvt::solo5_abi::EXIT_ABORT;
 use hypervisor::modes::hvt::tender::{Guest, GuestSpec};
 use hypervisor::vcpu::{Backend, BackendVm, Ending, VmSpec};
 use rustix::fd::{BorrowedFd, RawFd};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Signals that the tender acts on.
@@ -51,6 +52,8 @@ struct Run<'a> {
     core: Option<CoreDirectory>,
     events: Arc<Events>,
     gdb: Option<GdbPort>,
+    /// Whether the guest runs in a process of its own.
+    beside: Cell<bool>,
 }
 
 /// Runs the unikernel; gives the status to exit with.
@@ -58,6 +61,7 @@ struct Run<'a> {
 /// # Errors
 /// What is wrong, in words for a person.
 pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
+    privileges::check_personality()?;
     signals::install(&SIGNALS);
     let gdb = options.gdb.map(gdb::open).transpose()?;
     let shown = options.kernel.display();
@@ -70,7 +74,8 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
     let core = options.dumpcore.as_deref().map(CoreDirectory::open).transpose()?;
     let stats = options.stats.as_deref().map(StatsFile::open).transpose()?;
     let events = Arc::new(Events::new(stats, start_ns)?);
-    let run = Run { options, image, blob, cmdline, devices, core, events, gdb };
+    let run =
+        Run { options, image, blob, cmdline, devices, core, events, gdb, beside: Cell::new(false) };
     match choose(options.backend)? {
         Chosen::Kvm(kvm) => run.on_kvm(&kvm),
         Chosen::Sandbox(why) => run.in_sandbox(&why),
@@ -85,8 +90,9 @@ impl Run<'_> {
         }
     }
 
-    fn layout(&self, ring: bool) -> Result<Layout, String> {
-        let with_ring = self.image.manifest.has_net() && self.options.net_ring.unwrap_or(ring);
+    /// `ring` says whether the backend profits from a ring; only a guest with a network asks.
+    fn layout(&self, ring: impl FnOnce() -> bool) -> Result<Layout, String> {
+        let with_ring = self.image.manifest.has_net() && self.options.net_ring.unwrap_or_else(ring);
         let layout = Layout::new(self.options.memory, with_ring).map_err(|e| e.to_string())?;
         if let Some(bytes) = layout.adjusted {
             tell::warn(format_args!("adjusting memory to {bytes} bytes"));
@@ -101,6 +107,10 @@ impl Run<'_> {
         on_signal: Option<Arc<dyn OnSignal>>,
     ) -> Result<(Resources, Vec<RawFd>, Vec<Rule>), String> {
         let console = FdConsole::stdout();
+        let console = match &on_signal {
+            Some(on_signal) => console.interruptible(Arc::clone(on_signal)),
+            None => console,
+        };
         // SAFETY: the devices, which own these descriptors, live as long as the process.
         #[allow(unsafe_code)]
         let borrow = |&(handle, fd): &(u32, RawFd)| (handle, unsafe { BorrowedFd::borrow_raw(fd) });
@@ -138,7 +148,7 @@ impl Run<'_> {
 
     /// With `auto`, a KVM that fails its trial is no reason to fail.
     fn on_kvm(mut self, kvm: &Kvm) -> Result<i32, String> {
-        let layout = self.layout(parallel())?;
+        let layout = self.layout(parallel)?;
         let memory = VmSpec { memory: layout.alloc };
         let vm = match self.options.backend {
             BackendChoice::Auto => match kvm.create_vm_probed(memory) {
@@ -169,8 +179,9 @@ impl Run<'_> {
 
     fn in_sandbox(mut self, why: &str) -> Result<i32, String> {
         self.say_backend("sandbox", why);
+        self.beside.set(true);
         // A submission would be a jump to the monitor, as a hypercall is, plus the copying.
-        let layout = self.layout(false)?;
+        let layout = self.layout(|| false)?;
         let (resources, descriptors, rules) = self.resources(None)?;
         signals::block(&SIGNALS);
         let keep_code = self.gdb.is_some();
@@ -233,13 +244,19 @@ impl Run<'_> {
             Some(link) => gdb::run(link, &mut guest),
         };
         let ending = ending.map_err(|e| e.to_string())?;
+        let interrupted = matches!(ending, Some(Ending::Interrupted));
         if let Some(ring) = ring {
             ring.drain();
         }
         self.events.write_stats();
         let status = ending.map_or(FAILURE, |ending| self.status(&ending, &guest));
-        // The process ends now: the kernel takes everything back at once, and faster.
-        std::mem::forget(guest);
+        if interrupted && self.beside.get() {
+            // It still runs, and would hold its devices for a moment longer than this process.
+            drop(guest);
+        } else {
+            // The process ends now: the kernel takes everything back at once, and faster.
+            std::mem::forget(guest);
+        }
         Ok(status)
     }
 

@@ -35,6 +35,9 @@ const LONGEST: usize = 4096;
 /// Room that is kept for [`Program::only_from`].
 const PREFIX: usize = 64;
 
+/// Instructions before the first rule, after which the accumulator holds the call's number.
+const HEAD: usize = 5;
+
 /// A compiled filter.
 pub struct Program(Vec<Instruction>);
 
@@ -51,14 +54,15 @@ pub struct Program(Vec<Instruction>);
 pub fn compile(rules: &[Rule]) -> Result<Program, FilterError> {
     // Two loads, the last word, and some six instructions for each rule.
     let mut code = Vec::with_capacity(rules.len() * 6 + 8);
-    code.extend([
+    let head: [_; HEAD] = [
         // Ignored: see above.
         bpf::load(Word::IpLow),
         bpf::load(Word::Arch),
         bpf::skip_if_eq(bpf::AUDIT_ARCH, 1),
         bpf::ret(bpf::KILL),
         bpf::load(Word::Number),
-    ]);
+    ];
+    code.extend(head);
     for (index, rule) in rules.iter().enumerate() {
         let seen = rules[..index].iter().any(|earlier| earlier.call == rule.call);
         if !seen {
@@ -156,7 +160,8 @@ impl Program {
             bpf::skip_unless_any(bpf::X32_BIT, 1),
             bpf::ret(bpf::TRAP),
         ]);
-        program.extend(self.0);
+        // The architecture has been looked at, and the trial ends at the first range's load.
+        program.extend(self.0.into_iter().skip(HEAD));
         Self(program)
     }
 
