@@ -1,21 +1,27 @@
 //! `cargo xtask bench hvt`: what the tender costs, beside its peers where they are on PATH.
 //!
-//! All figures of one run come from the same machine in turn, so quote ratios: the machine's own
-//! speed drifts. `solo5-hvt` runs the same unikernels; `solo5-spt` needs its own, which are taken
-//! from `--spt-guests` (Solo5's `tests` directory, built).
+//! All figures of one run come from the same machine, all contenders in turn, so quote ratios: the
+//! machine's own speed drifts. What the figures mean is in `docs/benchmarks.md`.
+//!
+//! `solo5-hvt` runs the same unikernels. `solo5-spt` needs its own, and a fair comparison the same
+//! program for all: both are built with a Solo5 source tree (`--solo5`), see [`guests`].
 
 mod calls;
 mod flood;
+mod guests;
+mod kvm;
 mod memory;
 mod start;
+mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::{paths, tender, unikernel};
+use guests::Guests;
 
 /// What can be measured.
 #[derive(Subcommand)]
@@ -28,17 +34,23 @@ pub enum Options {
 #[derive(Args)]
 pub struct Hvt {
     /// Runs of each command that is timed from start to end
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 300)]
     runs: usize,
-    /// Hypercalls of each kind
-    #[arg(long, default_value_t = 200_000)]
+    /// Hypercalls of each kind in one run
+    #[arg(long, default_value_t = 100_000)]
     calls: u64,
-    /// Pings of the flood (needs root, ip and ping); 0 leaves it out
+    /// Pings of one flood (needs root, ip and ping); 0 leaves it out
     #[arg(long, default_value_t = 50_000)]
     pings: u64,
-    /// Solo5's built `tests` directory, to run solo5-spt's unikernels
+    /// Runs of the hypercall figures and of the flood, of which the medians are taken
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// A Solo5 source tree, built: its compiler makes the guests for all contenders
+    #[arg(long, value_name = "DIR")]
+    solo5: Option<PathBuf>,
+    /// Only count instructions on KVM, in the emulated machine (docs/testing.md)
     #[arg(long)]
-    spt_guests: Option<PathBuf>,
+    kvm: bool,
 }
 
 /// A tender that is measured.
@@ -47,42 +59,31 @@ pub struct Contender {
     pub name: String,
     program: PathBuf,
     options: Vec<String>,
-    guests: Guests,
-}
-
-/// Which unikernels a contender runs.
-enum Guests {
-    /// Ours.
-    Ours,
-    /// Solo5's own, for solo5-spt.
-    Spt(PathBuf),
+    /// The ABI of its guests: `hvt` or `spt`.
+    abi: &'static str,
 }
 
 impl Contender {
-    /// A command that runs one of our unikernels, or `None` where it cannot run those.
-    fn ours(&self, guest: &str, options: &[&str], arguments: &[&str]) -> Option<Command> {
-        matches!(self.guests, Guests::Ours).then(|| {
-            let kernel = paths::unikernels().join(format!("{guest}.hvt"));
-            let mut command = Command::new(&self.program);
-            command.args(&self.options).args(options).arg("--").arg(kernel).args(arguments);
-            command
-        })
+    /// A command that runs a guest, or `None` where there is none for this contender.
+    fn command(
+        &self,
+        guests: &Guests,
+        guest: &str,
+        options: &[&str],
+        arguments: &[&str],
+    ) -> Option<Command> {
+        let kernel = guests.get(guest, self.abi)?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.options).args(options).arg("--").arg(kernel).args(arguments);
+        Some(command)
     }
 
-    /// A command that says hello: the one job that all contenders can do.
-    fn hello(&self) -> Command {
-        match &self.guests {
-            Guests::Ours => self.ours("hello", &[], &[]).unwrap_or_else(|| Command::new("false")),
-            Guests::Spt(tests) => {
-                let mut command = Command::new(&self.program);
-                command.arg("--mem=512").arg(tests.join("test_hello/test_hello.spt"));
-                command
-            }
-        }
+    fn hello(&self, guests: &Guests) -> Command {
+        self.command(guests, "hello", &["--mem=512"], &[]).unwrap_or_else(|| Command::new("false"))
     }
 
-    fn works(&self) -> bool {
-        self.hello().output().is_ok_and(|output| output.status.success())
+    fn works(&self, guests: &Guests) -> bool {
+        self.hello(guests).output().is_ok_and(|output| output.status.success())
     }
 }
 
@@ -94,33 +95,47 @@ pub fn run(options: &Options) -> Result<()> {
     let Options::Hvt(options) = options;
     let program = tender::build()?;
     unikernel::build_examples()?;
-    let contenders = contenders(program, options);
-    start::measure(&contenders, options.runs)?;
-    memory::measure(&contenders)?;
-    calls::measure(&contenders, options.calls)?;
-    flood::measure(&contenders, options.pings)
+    let guests = Guests::new(options.solo5.as_deref())?;
+    if options.kvm {
+        return kvm::measure(&guests);
+    }
+    let contenders = contenders(program, &guests);
+    start::measure(&contenders, &guests, options.runs)?;
+    memory::measure(&contenders, &guests)?;
+    calls::measure(&contenders, &guests, options.calls, options.rounds)?;
+    flood::measure(&contenders, &guests, options.pings, options.rounds)
 }
 
-fn contenders(program: PathBuf, options: &Hvt) -> Vec<Contender> {
+/// Whether the tender itself, asked to choose, takes KVM.
+fn has_kvm(program: &Path, guests: &Guests) -> bool {
+    let Some(hello) = guests.get("hello", "hvt") else { return false };
+    let output = Command::new(program).args(["-v", "--"]).arg(hello).output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("backend: kvm"))
+}
+
+/// Everybody who runs a unikernel here. The peers come first: ratios are to the first of all.
+fn contenders(program: PathBuf, guests: &Guests) -> Vec<Contender> {
+    let kvm = has_kvm(&program, guests);
+    let peer = |name: &str, abi| {
+        let program = paths::on_path(name)?;
+        Some(Contender { name: name.to_owned(), program, options: Vec::new(), abi })
+    };
     let ours = |backend: &str| Contender {
         name: format!("redox-hvt {backend}"),
         program: program.clone(),
         options: vec![format!("--backend={backend}")],
-        guests: Guests::Ours,
+        abi: "hvt",
     };
-    let mut all = vec![ours("sandbox"), ours("kvm")];
-    all.extend(paths::on_path("solo5-hvt").map(|program| Contender {
-        name: "solo5-hvt".into(),
-        program,
-        options: Vec::new(),
-        guests: Guests::Ours,
-    }));
-    if let (Some(program), Some(tests)) = (paths::on_path("solo5-spt"), &options.spt_guests) {
-        let guests = Guests::Spt(tests.clone());
-        all.push(Contender { name: "solo5-spt".into(), program, options: Vec::new(), guests });
+    let mut all: Vec<_> = peer("solo5-spt", "spt").into_iter().collect();
+    all.push(ours("sandbox"));
+    if kvm {
+        all.extend(peer("solo5-hvt", "hvt"));
+        all.push(ours("kvm"));
+    } else {
+        println!("KVM does not run guests at hardware speed here: left out; see --kvm");
     }
     all.retain(|contender| {
-        let works = contender.works();
+        let works = contender.works(guests);
         if !works {
             println!("{}: does not run a unikernel here, left out", contender.name);
         }

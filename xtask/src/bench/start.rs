@@ -6,32 +6,31 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::{Contender, median};
+use super::Contender;
+use super::guests::Guests;
+use super::table::Table;
 
 /// Times hello, all contenders in turn, with `/bin/true` as the limit.
-pub fn measure(contenders: &[Contender], runs: usize) -> Result<()> {
-    println!("\nhello, {runs} runs in turn: median in us");
-    println!("{:20} {:>14} {:>14} {:>16}", "", "first output", "exit", "starts/second");
-    let mut times = vec![(Vec::new(), Vec::new()); contenders.len() + 1];
+pub fn measure(contenders: &[Contender], guests: &Guests, runs: usize) -> Result<()> {
+    println!("\nhello: microseconds, medians of {runs}; starts per second on all CPUs");
+    let mut table = Table::new(contenders).with("/bin/true");
     for _ in 0..runs {
-        for (contender, (first, exit)) in contenders.iter().zip(&mut times) {
-            let (a, b) = once(&mut contender.hello())?;
-            first.push(a);
-            exit.push(b);
+        for (column, contender) in contenders.iter().enumerate() {
+            let (first, exit) = once(&mut contender.hello(guests))?;
+            table.add("exec to first output", column, first);
+            table.add("exec to exit", column, exit);
         }
-        let (a, b) = once(&mut Command::new("/bin/true"))?;
-        let last = times.len() - 1;
-        times[last].0.push(a);
-        times[last].1.push(b);
+        table.add("exec to exit", contenders.len(), once(&mut Command::new("/bin/true"))?.1);
     }
-    let names = contenders.iter().map(|c| c.name.as_str()).chain(["/bin/true"]);
-    for (index, (name, (mut first, mut exit))) in names.zip(times).enumerate() {
-        let rate = match contenders.get(index) {
-            Some(contender) => per_second(contender, runs)?,
-            None => f64::NAN,
-        };
-        println!("{name:20} {:14.0} {:14.0} {rate:16.0}", median(&mut first), median(&mut exit));
+    for _ in 0..3 {
+        for (column, contender) in contenders.iter().enumerate() {
+            let hello = || contender.hello(guests);
+            table.add("starts per second", column, per_second(hello, runs)?);
+        }
+        let rate = per_second(|| Command::new("/bin/true"), runs)?;
+        table.add("starts per second", contenders.len(), rate);
     }
+    table.print();
     Ok(())
 }
 
@@ -50,14 +49,12 @@ fn once(command: &mut Command) -> Result<(f64, f64)> {
 }
 
 /// Starts on all CPUs at once, each as soon as the one before it has ended.
-fn per_second(contender: &Contender, runs: usize) -> Result<f64> {
+fn per_second(command: impl Fn() -> Command + Sync, runs: usize) -> Result<f64> {
     let cpus = std::thread::available_parallelism()?.get();
     let start = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cpus)
-            .map(|_| {
-                scope.spawn(|| (0..runs).try_for_each(|_| once(&mut contender.hello()).map(drop)))
-            })
+            .map(|_| scope.spawn(|| (0..runs).try_for_each(|_| once(&mut command()).map(drop))))
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
     })?;

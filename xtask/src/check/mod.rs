@@ -7,7 +7,7 @@ mod bare_metal;
 pub mod image;
 mod kvm;
 mod lint;
-mod suites;
+pub mod suites;
 mod tally;
 
 use std::time::Instant;

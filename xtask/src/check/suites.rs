@@ -99,7 +99,10 @@ fn tally(command: &mut Command, filter: Option<&str>) -> Result<Tally> {
 }
 
 /// `PATH` with the programs that tests start by name.
-fn path_with_programs() -> Result<std::ffi::OsString> {
+///
+/// # Errors
+/// If one of them cannot be had.
+pub fn path_with_programs() -> Result<std::ffi::OsString> {
     let mut folders: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     let mut programs = vec![programs::gdb().context("the tests need gdb")?];
     for program in [programs::PASST, programs::IP, programs::PING] {
