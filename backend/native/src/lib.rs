@@ -15,5 +15,11 @@ extern crate alloc;
 extern crate std;
 
 mod platform;
+#[cfg(test)]
+mod testing;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 pub use platform::{Frame, GuestRam, HostPhys, Platform};
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{Native, NativeVcpu, NativeVm, release};

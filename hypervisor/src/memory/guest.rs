@@ -231,6 +231,14 @@ impl GuestMemory {
         Ok(self.atomic_u32(gpa, Perms::READ)?.load(order))
     }
 
+    /// Sets bits of a 32-bit value that the guest may be changing.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::slice`], and [`MemoryError::Misaligned`].
+    pub fn fetch_or_u32(&self, gpa: Gpa, bits: u32, order: Ordering) -> Result<u32, MemoryError> {
+        Ok(self.atomic_u32(gpa, Perms::READ | Perms::WRITE)?.fetch_or(bits, order))
+    }
+
     /// Stores a 32-bit value that the guest may be reading.
     ///
     /// # Errors
@@ -322,7 +330,8 @@ mod tests {
         assert_eq!(m.read_obj::<u64>(Gpa(3)), Ok(0x1122_3344_5566_7788));
         assert_eq!(m.load_u32(Gpa(2), Ordering::Relaxed), Err(MemoryError::Misaligned(Gpa(2))));
         m.store_u32(Gpa(28), 7, Ordering::Release).unwrap();
-        assert_eq!(m.load_u32(Gpa(28), Ordering::Acquire), Ok(7));
+        assert_eq!(m.fetch_or_u32(Gpa(28), 8, Ordering::AcqRel), Ok(7));
+        assert_eq!(m.load_u32(Gpa(28), Ordering::Acquire), Ok(15));
         assert!(m.store_u32(Gpa(32), 7, Ordering::Release).is_err());
         m.store_u16(Gpa(6), 0xabcd, Ordering::Release).unwrap();
         assert_eq!(m.load_u16(Gpa(6), Ordering::Acquire), Ok(0xabcd));

@@ -4,7 +4,9 @@
 use crate::log::info;
 use crate::platform::Machine;
 use crate::{memory, thread, time};
-use backend_native::{Frame, GuestRam, Platform};
+use crate::scheduled::Scheduled;
+use alloc::string::String;
+use backend_native::{Frame, GuestRam, Native, Platform};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hypervisor::memory::Gpa;
 
@@ -13,12 +15,13 @@ type Part = fn(&Machine) -> bool;
 
 /// Runs every part.
 pub fn run() -> bool {
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("frames", frames),
         ("guest RAM", guest_ram),
         ("sleep", sleep),
         ("threads", threads),
         ("cpus", cpus),
+        ("vCPUs", vcpus),
     ];
     let mut good = true;
     for (name, part) in parts {
@@ -152,6 +155,23 @@ fn cpus(machine: &Machine) -> bool {
     }
     info!("selftest: {} of {count} CPUs ran", SEEN.load(Ordering::Relaxed).count_ones());
     SEEN.load(Ordering::Relaxed) == all
+}
+
+/// Small guests make the exits that they should.
+fn vcpus(_: &Machine) -> bool {
+    let backend = match Native::new(&Machine) {
+        Ok(backend) => Scheduled(backend),
+        Err(error) => {
+            info!("selftest: vCPUs: {error}");
+            return false;
+        }
+    };
+    let mut tell = |name: &str, outcome: &Result<(), String>| match outcome {
+        Ok(()) => info!("selftest: vCPU: {name}: passed"),
+        Err(error) => info!("selftest: vCPU: {name}: FAILED: {error}"),
+    };
+    backend_conformance::run(&backend, &mut tell)
+        & backend_conformance::machine::run(&backend.0, &mut tell)
 }
 
 /// `crash` on the command line: an exception, to see what is printed.

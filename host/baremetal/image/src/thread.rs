@@ -7,6 +7,7 @@ use crate::cpu::local::{self, Local};
 use crate::cpu::{apic, interrupt};
 use crate::memory::space;
 use crate::memory::stack::Stack;
+use crate::platform::Machine;
 use crate::time;
 use alloc::boxed::Box;
 use core::arch::naked_asm;
@@ -193,6 +194,8 @@ fn set_timer(local: &Local, threads: &Scheduler<Box<Context>>) {
 
 /// Runs the next thread, or the idle loop. The lock is held, and the guard forgotten.
 fn switch_away() {
+    // What is left of a guest stays with its thread.
+    backend_native::release(&Machine);
     let local = local::this();
     let idle = local.idle.get();
     // SAFETY: the lock is held by this CPU; the guard was forgotten, so this is the only way in.

@@ -1,0 +1,242 @@
+//! A vCPU: what is common to all vendors.
+//!
+//! [`Vcpu::run`] enters the guest until it does something that its owner has to know. The rest
+//! (CPUID, registers that the backend keeps, pages that the guest touches first) is answered
+//! here. A host interrupt always ends a run, so the loop cannot keep the CPU.
+
+#![allow(unsafe_code)]
+
+mod bus;
+mod events;
+mod exits;
+mod instruction;
+#[cfg(test)]
+mod tests;
+
+use super::cpu::{self, Cpu, Live};
+use super::cpuid::Cpuid;
+use super::msr::Msrs;
+use super::regs::Gprs;
+use super::vendor::Vendor;
+use super::vm::Vm;
+use crate::{HostPhys, Platform};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use events::Events;
+use hypervisor::vcpu::{BackendError, VcpuState, VmEntry, VmExit};
+use instruction::Instruction;
+
+/// A vCPU of one vendor's.
+pub(crate) struct Vcpu<P: Platform, V: Vendor<P>> {
+    v: V,
+    /// At a place of their own: the CPU they are live on knows it.
+    core: Box<Core>,
+    pending: Pending,
+    events: Events,
+    cpuid: Cpuid,
+    msrs: Msrs,
+    /// Bits that the guest may set in CR4.
+    cr4_allowed: u64,
+    deadline: Option<u64>,
+    fpu: HostPhys,
+    vm: Arc<Vm<P, V>>,
+}
+
+/// The registers that are not the vendor's.
+struct Core {
+    gprs: Gprs,
+    live: Live,
+}
+
+/// What the last exit has left open.
+enum Pending {
+    Nothing,
+    /// IN of so many bytes.
+    In(u8),
+    /// RDMSR; the next instruction is there.
+    ReadMsr(u64),
+    /// WRMSR.
+    WriteMsr(u64),
+    /// A call; RIP has gone on.
+    Hypercall,
+    /// An instruction that asks a device or a port.
+    Instruction(Box<Instruction>),
+}
+
+impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
+    /// A vCPU in `state`.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new(vm: &Arc<Vm<P, V>>, cpuid: Cpuid, state: &VcpuState) -> Result<Self, BackendError> {
+        let none = || BackendError::new("this machine has no memory left for another vCPU");
+        let v = V::new(&vm.shared, vm.backing.root()).ok_or_else(none)?;
+        let fpu = vm.platform.alloc(0).ok_or_else(none)?;
+        // SAFETY: a frame of zeros that is this vCPU's until it is dropped.
+        let live = unsafe { Live::new(vm.platform.virt(fpu)) };
+        let mut vcpu = Self {
+            v,
+            core: Box::new(Core { gprs: Gprs::default(), live }),
+            pending: Pending::Nothing,
+            events: Events::default(),
+            cr4_allowed: exits::cr4_allowed(&cpuid),
+            cpuid,
+            msrs: Msrs::default(),
+            deadline: None,
+            fpu,
+            vm: vm.clone(),
+        };
+        vcpu.v.set_tsc_offset(vm.tsc_offset);
+        vcpu.reset(state);
+        Ok(vcpu)
+    }
+
+    /// Everything as after a reset, but what the state names. The cycle counter goes on.
+    pub fn reset(&mut self, state: &VcpuState) {
+        let VcpuState::X86(state) = state;
+        self.leave();
+        self.core.live.reset();
+        self.pending = Pending::Nothing;
+        self.events = Events::default();
+        self.v.reset(state);
+        let gprs = &mut self.core.gprs;
+        *gprs = Gprs::default();
+        gprs.0[Gprs::RSP] = state.rsp;
+        gprs.0[Gprs::RDI] = state.rdi;
+        gprs.0[Gprs::RSI] = state.rsi;
+        gprs.0[Gprs::RBX] = state.rbx;
+        gprs.0[Gprs::RDX] = state.rdx;
+    }
+
+    /// Runs until the guest does something that its owner has to know.
+    ///
+    /// # Errors
+    /// If the backend itself failed.
+    pub fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
+        if !matches!(self.pending, Pending::Nothing)
+            && let Some(exit) = self.settle(entry)?
+        {
+            return Ok(exit);
+        }
+        loop {
+            let cpu = self.here()?;
+            if let Some(exit) = self.step(cpu)? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// This CPU, ready for guests and with this vCPU's registers in it.
+    fn here(&mut self) -> Result<&'static mut Cpu, BackendError> {
+        let platform = self.vm.platform;
+        let none = || BackendError::new("this machine has no memory left for guests on this CPU");
+        let cpu = cpu::this(platform).ok_or_else(none)?;
+        // SAFETY: this CPU's, which nobody else uses while interrupts are off; references do not
+        // outlive one step of one vCPU.
+        let cpu = unsafe { &mut *cpu };
+        if !cpu.enabled {
+            cpu.enabled = V::enable(&self.vm.shared, cpu);
+            if !cpu.enabled {
+                return Err(none());
+            }
+        }
+        let live = &raw mut self.core.live;
+        if !cpu.has(live) {
+            if self.core.live.is_elsewhere(cpu.number) {
+                return Err(BackendError::new(
+                    "a vCPU came to another CPU without its registers: the kernel has to call \
+                     backend_native::release before it moves a thread; please report it",
+                ));
+            }
+            // SAFETY: this CPU; the registers are in a box of this vCPU, which releases them when
+            // it is dropped, and the kernel does before the thread moves.
+            unsafe { cpu.acquire(platform, live) };
+            self.arrive(cpu);
+        }
+        if let Some(deadline) = self.deadline
+            && cpu.armed != deadline
+        {
+            platform.arm_timer(Some(deadline));
+            cpu.armed = deadline;
+        }
+        Ok(cpu)
+    }
+
+    /// DR0 to DR3 come with the vCPU only if it has breakpoints, else at their first use.
+    fn arrive(&mut self, cpu: &mut Cpu) {
+        const ENABLED: u64 = 0xff;
+        let wanted = self.v.dr7() & ENABLED != 0;
+        self.v.set_debug_exits(!wanted);
+        if wanted {
+            // SAFETY: this CPU, where the vCPU has just become live.
+            unsafe { cpu.load_debug(&mut self.core.live) };
+        }
+    }
+
+    /// Enters the guest once, and answers what is answered here.
+    fn step(&mut self, cpu: &mut Cpu) -> Result<Option<VmExit>, BackendError> {
+        self.events.before_entry(&mut self.v, || self.vm.platform.kick(cpu.number));
+        // SAFETY: this CPU, enabled, interrupts are off; the rest of the registers is in it.
+        unsafe { self.v.enter(cpu, &mut self.core.gprs) };
+        self.events.after_exit(&mut self.v);
+        let reason = self.v.reason();
+        self.handle(reason, cpu)
+    }
+
+    /// Takes this vCPU's registers out of the CPU, if they are in this one.
+    fn leave(&mut self) {
+        if self.core.live.is_live() {
+            cpu::release(self.vm.platform);
+        }
+    }
+
+    /// The next run ends by this time at the latest.
+    pub fn set_deadline(&mut self, at: Option<u64>) {
+        if at.is_none() && self.deadline.is_some() && self.core.live.is_live() {
+            self.vm.platform.arm_timer(None);
+            if let Some(cpu) = cpu::this(self.vm.platform) {
+                // SAFETY: as in `here`.
+                unsafe { (*cpu).armed = 0 };
+            }
+        }
+        self.deadline = at;
+    }
+
+    /// The guest's cycle counter.
+    pub fn cycles(&self) -> u64 {
+        super::processor::rdtsc().wrapping_add(self.v.tsc_offset())
+    }
+
+    /// CR8, as the APIC has it.
+    pub fn task_priority(&self) -> u8 {
+        self.v.task_priority() << 4
+    }
+
+    /// Sets what CR8 reads.
+    pub fn set_task_priority(&mut self, priority: u8) {
+        self.v.set_task_priority(priority >> 4);
+    }
+
+    /// Whether the guest would take a maskable interrupt at its next instruction.
+    pub fn interruptible(&self) -> bool {
+        self.events.interruptible(&self.v)
+    }
+
+    /// Gives the guest an event at the next entry.
+    pub fn inject(&mut self, event: hypervisor::vcpu::machine::Event) {
+        self.events.inject(event);
+    }
+
+    /// Whether the next run is to end as soon as the guest is interruptible.
+    pub fn request_window(&mut self, wanted: bool) {
+        self.events.request_window(&mut self.v, wanted);
+    }
+}
+
+impl<P: Platform, V: Vendor<P>> Drop for Vcpu<P, V> {
+    fn drop(&mut self) {
+        self.leave();
+        // SAFETY: from `new`, and no CPU has these registers any more.
+        unsafe { self.vm.platform.free(self.fpu, 0) };
+    }
+}
