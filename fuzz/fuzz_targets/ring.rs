@@ -46,7 +46,7 @@ struct Input {
 fuzz_target!(|input: Input| {
     let mut ram = Ram::new(START..END);
     ram.close(CLOSED, 0xc3, Perms::empty());
-    let base = input.misplaced.map_or(START + 0x2000, |word| word.get(START, END));
+    let base = input.misplaced.map_or(END - abi::BYTES, |word| word.get(START, END));
     let (ring, host) = (Ring::new(Gpa(base)), resources());
     let mut head = 0;
     for action in input.actions.iter().take(32) {

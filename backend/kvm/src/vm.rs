@@ -8,7 +8,8 @@ use crate::machine::{Machine, Ram};
 use crate::{KvmVcpu, arch, doorbell};
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::{BackendError, BackendVm, Doorbell, ExitHandler, VcpuState, VmSpec};
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::{KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap};
+use kvm_ioctls::{VcpuFd, VmFd};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,7 @@ impl KvmVm {
         let ram = Ram::new(spec.memory)?;
         let memory = ram.as_guest_memory()?;
         let vm = kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+        keep_hypercall_instructions(&vm);
         let machine = Arc::new(Machine::new(vm, ram)?);
         let vcpu = machine.vm().create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
         let cycle_frequency = arch::cycle_frequency(&vcpu)?;
@@ -50,6 +52,15 @@ impl KvmVm {
         self.probed = true;
         arch::probe(vcpu, &self.memory, self.cycle_frequency)
     }
+}
+
+/// Makes the hypercall instruction of the other vendor (`vmcall` on AMD) an invalid opcode, as the
+/// hardware has it. KVM would rewrite it in the guest's text, which is read-only. A Linux before
+/// 5.19 cannot be told; there the guest ends with a translation fault.
+fn keep_hypercall_instructions(vm: &VmFd) {
+    let args = [u64::from(KVM_X86_QUIRK_FIX_HYPERCALL_INSN), 0, 0, 0];
+    let cap = KVM_CAP_DISABLE_QUIRKS2;
+    let _ = vm.enable_cap(&kvm_enable_cap { cap, args, ..Default::default() });
 }
 
 impl BackendVm for KvmVm {

@@ -14,6 +14,8 @@ pub use address::{Gpa, Gva, Hpa};
 pub use guest::{GuestMemory, HostBlock};
 pub use slice::GuestSlice;
 
+use core::fmt;
+
 bitflags::bitflags! {
     /// What may be done with a range of guest memory.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,19 @@ bitflags::bitflags! {
         const WRITE = 2;
         /// The range may be executed by the guest; the host never executes it.
         const EXEC = 4;
+    }
+}
+
+/// What is done, in words: "read and written".
+impl fmt::Display for Perms {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [(Self::READ, "read"), (Self::WRITE, "written"), (Self::EXEC, "executed")];
+        let mut between = "";
+        for (_, word) in words.iter().filter(|(perm, _)| self.contains(*perm)) {
+            write!(out, "{between}{word}")?;
+            between = " and ";
+        }
+        if self.is_empty() { out.write_str("accessed") } else { Ok(()) }
     }
 }
 
@@ -39,7 +54,7 @@ pub enum MemoryError {
         len: u64,
     },
     /// The range is guest memory, but not with the permission that the access needs.
-    #[error("{len} bytes at guest address {gpa:#x} may not be accessed with {needs:?}")]
+    #[error("{len} bytes at guest address {gpa:#x} may not be {needs}")]
     Denied {
         /// First address of the range.
         gpa: Gpa,
@@ -59,4 +74,20 @@ pub enum MemoryError {
         /// End, or the highest address where it wraps around.
         end: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_refused_access_is_told_in_words() {
+        let denied = |needs| MemoryError::Denied { gpa: Gpa(0x1000), len: 8, needs }.to_string();
+        let both = denied(Perms::READ | Perms::WRITE);
+        assert_eq!(both, "8 bytes at guest address 0x1000 may not be read and written");
+        assert!(denied(Perms::WRITE).ends_with(" may not be written"));
+        assert!(denied(Perms::EXEC).ends_with(" may not be executed"));
+        assert!(denied(Perms::empty()).ends_with(" may not be accessed"));
+    }
 }

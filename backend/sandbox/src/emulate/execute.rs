@@ -32,10 +32,12 @@ const MSR_FS_BASE: u32 = 0xc000_0100;
 const MSR_GS_BASE: u32 = 0xc000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
-/// CR0 bits that would change the addressing: PE and PG.
+/// CR0 bits that 64-bit code cannot clear: PE and PG.
 const CR0_FIXED: u64 = 1 << 31 | 1;
-/// CR4.PAE, without which there is no long mode, and LA57, which would add a level.
+/// CR4.PAE, without which there is no long mode, and LA57, which cannot change in it.
 const CR4_FIXED: u64 = 1 << 5 | 1 << 12;
+/// Bits of CR0 and CR4 that no processor of today has.
+const CR_RESERVED: u64 = !0 << 32;
 
 /// Carries out the instruction at RIP, which has raised #GP or #UD on the real CPU.
 pub fn step(cpu: &mut Cpu, regs: &mut Regs, memory: &GuestMemory) -> Step {
@@ -268,19 +270,17 @@ fn get_cr(cpu: &Cpu, cr: u8) -> Result<u64, Vector> {
     }
 }
 
+/// AMD APM vol. 2 §3.1.1 and §3.1.3; what would leave paged 64-bit mode is #GP there.
 fn set_cr(cpu: &mut Cpu, cr: u8, value: u64) -> Result<Option<Step>, Vector> {
     match cr {
-        0 if (value ^ cpu.cr0) & CR0_FIXED != 0 => {
-            return Ok(Some(Step::Unsupported("mov to CR0 that leaves paged protected mode")));
-        }
+        0 | 4 if value & CR_RESERVED != 0 => return Err(Vector::gp(0)),
+        0 if (value ^ cpu.cr0) & CR0_FIXED != 0 => return Err(Vector::gp(0)),
         0 => cpu.cr0 = value,
         2 => cpu.cr2 = value,
         // Loading the same root again only flushes the TLB.
         3 if value == cpu.cr3 => {}
         3 => return Ok(Some(Step::Unsupported("mov to CR3: page tables of the guest's own"))),
-        4 if (value ^ cpu.cr4) & CR4_FIXED != 0 => {
-            return Ok(Some(Step::Unsupported("mov to CR4 that changes the paging mode")));
-        }
+        4 if (value ^ cpu.cr4) & CR4_FIXED != 0 => return Err(Vector::gp(0)),
         4 => cpu.cr4 = value,
         8 => {}
         _ => return Err(Vector::UD),

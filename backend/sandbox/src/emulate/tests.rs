@@ -137,6 +137,12 @@ fn control_and_model_specific_registers() {
     assert_eq!(m.run(&[0x0f, 0x22, 0xd0]), Step::Done);
     assert_eq!(m.cpu.cr2, 0x1234);
     assert!(matches!(m.run(&[0x0f, 0x22, 0xd8]), Step::Unsupported(_)), "another CR3");
+    for (register, bad) in
+        [(0xe0, u64::MAX), (0xe0, 0x600), (0xe0, 0x1620), (0xc0, 0x21), (0xc0, 1 << 40)]
+    {
+        m.regs.gpr[0] = bad;
+        assert_eq!(m.run(&[0x0f, 0x22, register]), Step::Raise(Vector::gp(0)), "{bad:#x}");
+    }
     assert_eq!(m.run(&[0x41, 0x0f, 0x20, 0xdf]), Step::Done);
     assert_eq!(m.regs.gpr[15], 0x2000, "CR3 to R15");
     m.regs.gpr[1] = 0xc000_0100;

@@ -4,10 +4,11 @@
 //! What the ABI can report goes to the guest as a [`result`]; a pointer that is not the guest's
 //! to use ends it, as it does upstream.
 
+use super::reach::Reach;
 use super::service::Resources;
 use super::solo5_abi::{self as abi, Hypercall, result};
 use crate::host::HostError;
-use crate::memory::{Gpa, GuestMemory, GuestSlice, MemoryError, Perms};
+use crate::memory::{Gpa, GuestSlice, MemoryError, Perms};
 use core::mem::offset_of;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -49,7 +50,7 @@ const ETHERNET_OVERHEAD: u64 = 18;
 pub fn answer(
     call: Hypercall,
     argument: Gpa,
-    memory: &GuestMemory,
+    memory: Reach<'_>,
     host: &Resources,
 ) -> Result<Done, HypercallError> {
     let args = Args { memory, at: argument };
@@ -67,18 +68,14 @@ pub fn answer(
 
 /// An argument structure in guest memory.
 struct Args<'a> {
-    memory: &'a GuestMemory,
+    memory: Reach<'a>,
     at: Gpa,
 }
 
 impl<'a> Args<'a> {
     /// Copies the structure, which must be writable too: it has output fields.
     fn in_out<T: FromBytes + IntoBytes>(&self) -> Result<T, MemoryError> {
-        let both = Perms::READ | Perms::WRITE;
-        let slice = self.memory.slice(self.at, size_of::<T>() as u64, both)?;
-        let mut value = T::new_zeroed();
-        slice.copy_to(value.as_mut_bytes());
-        Ok(value)
+        self.memory.read_in_out(self.at)
     }
 
     fn set<T: IntoBytes + zerocopy::Immutable>(
@@ -169,7 +166,7 @@ pub(super) fn send(
     handle: u64,
     data: Gpa,
     len: u64,
-    memory: &GuestMemory,
+    memory: Reach<'_>,
 ) -> Result<i32, MemoryError> {
     let Some(port) = host.net(handle) else { return Ok(result::EINVAL) };
     let frame = memory.slice(data, len, Perms::READ)?;
@@ -185,7 +182,7 @@ pub(super) fn receive(
     handle: u64,
     data: Gpa,
     len: u64,
-    memory: &GuestMemory,
+    memory: Reach<'_>,
 ) -> Result<(i32, u64), MemoryError> {
     let Some(port) = host.net(handle) else { return Ok((result::EINVAL, 0)) };
     Ok(match port.receive(memory.slice(data, len, Perms::WRITE)?) {

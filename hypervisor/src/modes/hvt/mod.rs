@@ -15,6 +15,7 @@ pub mod layout;
 pub mod manifest;
 pub mod mode;
 pub mod notes;
+pub mod reach;
 pub mod ring;
 pub mod segment;
 pub mod service;

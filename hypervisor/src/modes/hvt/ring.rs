@@ -8,6 +8,7 @@
 //! one thread ([`Ring::serve`]).
 
 use super::hypercall::{receive, send};
+use super::reach::Reach;
 use super::service::Resources;
 use super::solo5_abi::result;
 use super::solo5_abi::ring::{self as abi, Commit, Entry};
@@ -46,7 +47,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of [`abi::BYTES`] zeroed bytes at `base`, which is 64-byte aligned.
+    /// A ring of [`abi::BYTES`] zeroed bytes at `base`, which is 64-byte aligned. Buffers are
+    /// below it.
     pub const fn new(base: Gpa) -> Self {
         Self {
             base,
@@ -109,14 +111,16 @@ impl Ring {
         let entry: Entry =
             memory.read_obj(self.at(abi::ENTRIES + slot * size_of::<Entry>() as u64))?;
         let len = u64::from(entry.len);
+        // What the guest is told of ends where the ring begins.
+        let reach = Reach::below(self.base.0, memory);
         let bytes = match entry.operation {
             abi::NET_WRITE => {
                 // Nobody waits for the outcome: the ABI has no commit for it.
-                send(host, entry.handle.into(), entry.data, len, memory)?;
+                send(host, entry.handle.into(), entry.data, len, reach)?;
                 len
             }
             abi::NET_READ => {
-                let (ret, len) = receive(host, entry.handle.into(), entry.data, len, memory)?;
+                let (ret, len) = receive(host, entry.handle.into(), entry.data, len, reach)?;
                 self.commit(entry.id, ret, len, memory)?;
                 len
             }

@@ -6,6 +6,7 @@
 //! where the service runs.
 
 use super::hypercall;
+use super::reach::Reach;
 use super::ring::Ring;
 use super::solo5_abi::{HYPERCALL_PIO_BASE, Hypercall, RING_KICK_PIO};
 use super::stats::Stats;
@@ -68,6 +69,8 @@ pub trait HostEvents: Send + Sync {
 /// Answers one guest's exits.
 pub struct Service {
     resources: Resources,
+    /// End of the memory that the guest may name.
+    memory_end: u64,
     /// The ring that is served in place, at each doorbell. `None` where a thread serves it.
     ring: Option<Arc<Ring>>,
     stats: Option<&'static Stats>,
@@ -82,7 +85,12 @@ impl Service {
         events: Arc<dyn HostEvents>,
         stats: Option<&'static Stats>,
     ) -> Self {
-        Self { resources, ring: None, stats, events }
+        Self { resources, memory_end: u64::MAX, ring: None, stats, events }
+    }
+
+    /// Refuses hypercalls that name memory from `end` on: there is the ring.
+    pub fn end_memory_at(&mut self, end: Gpa) {
+        self.memory_end = end.0;
     }
 
     /// Serves this ring whenever the guest rings its doorbell and thereby leaves.
@@ -124,7 +132,8 @@ impl Service {
 
     fn hypercall(&self, call: Hypercall, argument: Gpa, memory: &GuestMemory) -> Answer {
         let start = self.stats.map(|stats| (stats, self.resources.clock.monotonic_ns()));
-        let (answer, bytes) = match hypercall::answer(call, argument, memory, &self.resources) {
+        let reach = Reach::below(self.memory_end, memory);
+        let (answer, bytes) = match hypercall::answer(call, argument, reach, &self.resources) {
             Ok(hypercall::Done::Resume { bytes }) => (Answer::Resume(VmEntry::Continue), bytes),
             Ok(hypercall::Done::Halt { status, cookie }) => {
                 (Answer::End(Ending::Exit { status, cookie }), 0)

@@ -157,6 +157,7 @@ fn ring<V: BackendVm>(
     service: &mut Service,
 ) -> Result<Offer, TenderError> {
     let Some(base) = spec.layout.ring else { return Ok(Offer::No) };
+    service.end_memory_at(base);
     let ring = Arc::new(Ring::new(base));
     if let Some(bell) = vm.doorbell(RING_KICK_PIO)? {
         return Ok(Offer::Thread(RingThread { ring, bell }));

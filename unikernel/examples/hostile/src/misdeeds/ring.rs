@@ -20,7 +20,7 @@ misdeeds! {
     "ring-bad-handle" => EndedOrHarmless, || submit(Entry { handle: 63, ..frame() });
     "ring-bad-pointer" => Ended, || submit(Entry { data: u64::MAX - 10, ..frame() });
     "ring-beyond" => Ended, || submit(Entry { data: end_of_memory() as u64 - 8, ..frame() });
-    "ring-over-ring" => EndedOrHarmless, over_ring;
+    "ring-over-ring" => Ended, over_ring;
     "ring-4g" => Ended, || submit(Entry { len: u32::MAX, ..frame() });
     "ring-read-4g" => Ended, || submit(Entry { operation: READ, len: u32::MAX, ..frame() });
     "ring-empty" => EndedOrHarmless, || submit(Entry { len: 0, ..frame() });
