@@ -3,13 +3,14 @@
 use alloc::{vec, vec::Vec};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
-use unikernel::Net;
+use unikernel::{Error, Net};
 
 /// A network with one buffer for each direction.
 pub struct Port {
     net: Net,
     received: Vec<u8>,
     sent: Vec<u8>,
+    gone: bool,
 }
 
 /// A received frame.
@@ -25,7 +26,12 @@ impl Port {
     /// Wraps a network.
     pub fn new(net: Net) -> Self {
         let size = net.frame_size();
-        Self { net, received: vec![0; size], sent: vec![0; size] }
+        Self { net, received: vec![0; size], sent: vec![0; size], gone: false }
+    }
+
+    /// Whether the host can no longer receive from it.
+    pub fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// Its hardware address.
@@ -39,7 +45,9 @@ impl Device for Port {
     type TxToken<'a> = TxToken<'a>;
 
     fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        let len = self.net.receive(&mut self.received).ok()?;
+        let received = self.net.receive(&mut self.received);
+        self.gone |= received.is_err_and(|error| error != Error::WouldBlock);
+        let len = received.ok()?;
         let tx = TxToken { net: &mut self.net, buffer: &mut self.sent };
         Some((RxToken(&self.received[..len]), tx))
     }

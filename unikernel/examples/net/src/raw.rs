@@ -2,6 +2,7 @@
 //!
 //! RFC 826 (ARP), RFC 791 (IPv4), RFC 792 (ICMP).
 
+use crate::GONE;
 use crate::options::Options;
 use alloc::vec;
 use core::time::Duration;
@@ -21,7 +22,10 @@ enum Kind {
 }
 
 /// Answers until the limit is reached.
-pub fn run(mut net: Net, options: &Options) {
+///
+/// # Errors
+/// If the host's end of the network is gone.
+pub fn run(mut net: Net, options: &Options) -> Result<(), &'static str> {
     let (mac, ip) = (net.mac(), options.ip.address().octets());
     let mut frame = vec![0; net.frame_size()];
     println!("ready: {}, arp and icmp echo only", options.ip);
@@ -37,9 +41,10 @@ pub fn run(mut net: Net, options: &Options) {
             Err(Error::WouldBlock) => {
                 poll::wait(Duration::from_secs(3600));
             }
-            Err(_) => {}
+            Err(_) => return Err(GONE),
         }
     }
+    Ok(())
 }
 
 /// Turns a request into its answer.

@@ -1,5 +1,6 @@
 //! The services over smoltcp.
 
+use crate::GONE;
 use crate::device::Port;
 use crate::http::Server;
 use crate::options::Options;
@@ -23,7 +24,10 @@ struct Services<'a> {
 }
 
 /// Serves until the limit is reached.
-pub fn run(net: Net, options: &Options) {
+///
+/// # Errors
+/// If the host's end of the network is gone.
+pub fn run(net: Net, options: &Options) -> Result<(), &'static str> {
     let mut port = Port::new(net);
     let mut services = Services::new(&mut port, options);
     let mut answers = 0;
@@ -32,10 +36,14 @@ pub fn run(net: Net, options: &Options) {
         services.configure();
         answers += services.echo() + services.http.serve(&mut services.sockets);
         services.interface.poll(now(), &mut port, &mut services.sockets);
+        if port.is_gone() {
+            return Err(GONE);
+        }
         services.wait();
     }
     // Last acknowledgements leave before the unikernel does.
     services.interface.poll(now(), &mut port, &mut services.sockets);
+    Ok(())
 }
 
 fn now() -> Instant {
