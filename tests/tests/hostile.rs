@@ -129,7 +129,7 @@ fn the_line_names_the_cause() {
             "hypercall puts: 32 bytes at guest address 0xfffffffffffffff0 are outside of ",
         ),
         ("arg-end", "hypercall walltime: 8 bytes at guest address 0x3fffffc are outside of guest "),
-        ("arg-text", "may not be read and written"),
+        ("arg-text", "may not be written"),
         ("halt-bad-cookie", "hypercall halt: 512 bytes at guest address 0x3fffe01 are outside of "),
         ("hlt", "the guest executed hlt and would sleep for ever"),
         ("triple-fault", "triple fault: rip=0x"),
