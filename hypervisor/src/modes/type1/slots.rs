@@ -117,3 +117,114 @@ impl Arrival for NetLink {
         board.apply(transport.poll(RECEIVE));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{InterruptSink, MsiMessage};
+    use crate::host::{Clock, HostError};
+    use crate::memory::{Gpa, GuestSlice};
+    use crate::modes::type1::board::Power;
+    use crate::vcpu::{VmEntry, VmExit};
+
+    struct Nothing;
+
+    impl InterruptSink for Nothing {
+        fn set_line(&self, _: u32, _: bool) {}
+        fn pulse(&self, _: u32) {}
+        fn msi(&self, _: MsiMessage) {}
+    }
+
+    impl Clock for Nothing {
+        fn wall_ns(&self) -> u64 {
+            0
+        }
+        fn monotonic_ns(&self) -> u64 {
+            0
+        }
+    }
+
+    impl BlockStore for Nothing {
+        fn capacity(&self) -> u64 {
+            1 << 20
+        }
+        fn read_at(&self, _: u64, _: GuestSlice<'_>) -> Result<(), HostError> {
+            Ok(())
+        }
+        fn write_at(&self, _: u64, _: GuestSlice<'_>) -> Result<(), HostError> {
+            Ok(())
+        }
+        fn flush(&self) -> Result<(), HostError> {
+            Ok(())
+        }
+    }
+
+    impl NetPort for Nothing {
+        fn mac(&self) -> [u8; 6] {
+            [2, 0, 0, 0, 0, 1]
+        }
+        fn mtu(&self) -> u16 {
+            1500
+        }
+        fn send(&self, _: GuestSlice<'_>) -> Result<(), HostError> {
+            Ok(())
+        }
+        fn receive(&self, _: GuestSlice<'_>) -> Result<Option<usize>, HostError> {
+            Ok(None)
+        }
+    }
+
+    fn board() -> (Arc<Board>, pci::Machine) {
+        let power = Arc::new(Power::new());
+        let board = Board::new(Arc::new(Nothing), Arc::new(Nothing), power);
+        let pci = pci::attach(&board.devices, false).unwrap();
+        (Arc::new(board), pci)
+    }
+
+    /// What a guest reads in the first register of a slot's first BAR, once it answers.
+    fn behind_bar(board: &Board, pci: &pci::Machine, slot: u8) -> (u64, u64) {
+        let function = pci.bus.function(slot << 3).unwrap();
+        let mut effects = crate::device::Effects::new();
+        let width = crate::device::Width::Long;
+        function.lock().write(4, width, 2, &mut effects);
+        let address = function.lock().read(0x10, width, &mut effects);
+        board.apply(effects);
+        let exit = VmExit::Mmio { gpa: Gpa(address + 0x2000), size: 4, write: None };
+        match board.devices.answer(&exit).unwrap().entry {
+            Some(VmEntry::Data(data)) => (address, data),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn devices_come_in_order_and_have_addresses() {
+        let (board, pci) = board();
+        let link = NetLink::default();
+        let memory = GuestMemory::new();
+        let mut slots = Slots::new(&board, &pci, &memory);
+        slots.disk(Box::new(Nothing), false).unwrap();
+        slots.net(Box::new(Nothing), &link).unwrap();
+        slots.finish(false);
+        let (disk, net) = (behind_bar(&board, &pci, 1), behind_bar(&board, &pci, 2));
+        assert!(PCI_WINDOW.contains(&disk.0) && PCI_WINDOW.contains(&net.0) && disk.0 != net.0);
+        // The disk's sectors; the network's address.
+        assert_eq!((disk.1, net.1), (2048, 2));
+        assert!(pci.bus.function(3 << 3).is_none());
+        // Nobody drives it yet: what arrives waits, with and without a board.
+        link.arrived();
+        link.disconnect();
+        link.arrived();
+    }
+
+    #[test]
+    fn there_are_thirty_slots() {
+        let (board, pci) = board();
+        let memory = GuestMemory::new();
+        let mut slots = Slots::new(&board, &pci, &memory);
+        for _ in 0..LAST {
+            slots.disk(Box::new(Nothing), true).unwrap();
+        }
+        assert_eq!(slots.disk(Box::new(Nothing), true), Err(SlotsFull));
+        assert_eq!(slots.net(Box::new(Nothing), &NetLink::default()), Err(SlotsFull));
+    }
+}
