@@ -11,9 +11,10 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 /// one pointer only.
 pub const POINTERS: [(usize, u8); 3] = [(36, 4), (40, 4), (140, 8)];
 
-/// IA-PC boot architecture: there are devices behind LPC; no VGA; no PCIe ASPM. That the bit of
-/// the 8042 is clear says that there is none, and that of the CMOS RTC that there is one.
-const BOOT_ARCHITECTURE: u16 = 1 << 0 | 1 << 2 | 1 << 4;
+/// IA-PC boot architecture: there are devices behind LPC; no VGA. That the bit of the 8042 is
+/// clear says that there is none, and that of the CMOS RTC that there is one. Nothing is said of
+/// PCIe's ASPM, as there is no PCIe link: Linux would tell that it has disabled it.
+const BOOT_ARCHITECTURE: u16 = 1 << 0 | 1 << 2;
 /// C2 and C3 do not exist: latencies above the highest that count.
 const NO_C2: u16 = 0xfff;
 const NO_C3: u16 = 0xfff;
