@@ -20,7 +20,13 @@ impl Width {
 
     /// The width of so many bytes, if there is one.
     pub fn from_bytes(bytes: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|width| *width as u8 == bytes)
+        Some(match bytes {
+            1 => Self::Byte,
+            2 => Self::Word,
+            4 => Self::Long,
+            8 => Self::Quad,
+            _ => return None,
+        })
     }
 
     /// In bytes.

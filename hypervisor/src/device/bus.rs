@@ -79,7 +79,8 @@ struct Entry {
     device: DeviceRef,
 }
 
-/// A bus. Lock order: `entries` (dropped before) a device's own lock.
+/// A bus. Lock order: `entries`, for reading; then a device's own lock. No device asks for a bus's
+/// map: a layout is an effect, applied when both are dropped.
 #[derive(Debug, Default)]
 pub struct Bus {
     /// Sorted by start.
@@ -134,8 +135,9 @@ impl Bus {
     /// Reads, with the bits that the width has. `None`: unclaimed, and the rule is
     /// [`Unclaimed::Fault`].
     pub fn read(&self, address: u64, width: Width, effects: &mut Effects) -> Option<u64> {
-        if let Some((device, access)) = self.find(address, width) {
-            return Some(device.0.lock().read(access, effects) & width.mask());
+        let read = |device: &mut dyn Device, access| device.read(access, effects);
+        if let Some(value) = self.with(address, width, read) {
+            return Some(value & width.mask());
         }
         match self.unclaimed {
             Unclaimed::Ones => Some(width.mask()),
@@ -152,26 +154,30 @@ impl Bus {
         value: u64,
         effects: &mut Effects,
     ) -> Option<()> {
-        if let Some((device, access)) = self.find(address, width) {
-            device.0.lock().write(access, value & width.mask(), effects);
-            return Some(());
-        }
-        (self.unclaimed != Unclaimed::Fault).then_some(())
+        let value = value & width.mask();
+        let write = |device: &mut dyn Device, access| device.write(access, value, effects);
+        let done = self.with(address, width, write);
+        done.or_else(|| (self.unclaimed != Unclaimed::Fault).then_some(()))
     }
 
-    /// The device that claims all bytes of an access.
-    fn find(&self, address: u64, width: Width) -> Option<(DeviceRef, Access)> {
+    /// Calls the device that claims all bytes of an access.
+    fn with<T>(
+        &self,
+        address: u64,
+        width: Width,
+        access: impl FnOnce(&mut dyn Device, Access) -> T,
+    ) -> Option<T> {
         let entries = self.entries.read();
-        let found = entries[..after(&entries, address)].last().filter(|entry| {
-            address.checked_add(width.bytes()).is_some_and(|end| end <= entry.range.end)
-        });
-        let found = found.map(|entry| {
-            (entry.device.clone(), Access { offset: address - entry.range.start, width })
-        });
-        if found.is_none() {
-            self.missed.fetch_add(1, Ordering::Relaxed);
+        if let Some(entry) = after(&entries, address).checked_sub(1).map(|index| &entries[index])
+            && address.checked_add(width.bytes()).is_some_and(|end| end <= entry.range.end)
+        {
+            let offset = address - entry.range.start;
+            // Under the map's lock: to hold the device itself would cost more than the rest.
+            return Some(access(&mut *entry.device.0.lock(), Access { offset, width }));
         }
-        found
+        drop(entries);
+        self.missed.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 

@@ -114,21 +114,19 @@ impl Devices {
         work: impl Fn(&WorkRef) -> Option<Request>,
     ) -> Option<Request> {
         let mut request = None;
-        for effect in effects {
-            match effect {
-                Effect::Raise(source) => self.lines.raise(source),
-                Effect::Lower(source) => self.lines.lower(source),
-                Effect::Msi(message) => self.lines.msi(message),
-                Effect::Shutdown => request = Some(Request::Shutdown),
-                Effect::Reset => request = request.or(Some(Request::Reset)),
-                Effect::ChangeLayout(change) => {
-                    if self.change(change).is_err() {
-                        self.refused.fetch_add(1, Ordering::Relaxed);
-                    }
+        effects.for_each(|effect| match effect {
+            Effect::Raise(source) => self.lines.raise(source),
+            Effect::Lower(source) => self.lines.lower(source),
+            Effect::Msi(message) => self.lines.msi(message),
+            Effect::Shutdown => request = Some(Request::Shutdown),
+            Effect::Reset => request = request.or(Some(Request::Reset)),
+            Effect::ChangeLayout(change) => {
+                if self.change(change).is_err() {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
                 }
-                Effect::Work(wish) => request = work(&wish).or(request),
             }
-        }
+            Effect::Work(wish) => request = work(&wish).or(request),
+        });
         request
     }
 
@@ -152,7 +150,9 @@ impl Devices {
             Some(width) => one(bus, address, width, write, &mut effects),
             None => bytewise(bus, address, size.min(8), write, &mut effects),
         };
-        Outcome { entry, request: self.apply(effects) }
+        // Most accesses wish nothing.
+        let request = if effects.is_empty() { None } else { self.apply(effects) };
+        Outcome { entry, request }
     }
 }
 

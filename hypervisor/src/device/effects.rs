@@ -101,6 +101,12 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.few.is_empty()
     }
+
+    /// Calls `with` each, in order, where they lie.
+    pub fn for_each(mut self, mut with: impl FnMut(Effect)) {
+        self.few.drain(..).for_each(&mut with);
+        self.more.drain(..).for_each(&mut with);
+    }
 }
 
 impl IntoIterator for Effects {

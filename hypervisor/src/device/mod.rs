@@ -8,7 +8,7 @@
 //! A device holds its lock for bounded work only. What may block or take long, such as a host's
 //! input and output, is an [`Effect::Work`], done by the thread that applies the effects.
 //!
-//! Lock order: the bus's map (read), dropped; then one device, dropped; then the lines, under
+//! Lock order: the bus's map (read), in it one device, both dropped; then the lines, under
 //! which the [`InterruptSink`] is called. The sink is a leaf: it calls nothing here.
 //!
 //! Nothing that a guest does panics: an address without a device follows the bus's [`Unclaimed`]

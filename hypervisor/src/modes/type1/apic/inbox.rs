@@ -10,7 +10,7 @@
 use super::vectors::Vectors;
 use crate::modes::type1::host::VcpuThread;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{self, SeqCst};
 
 #[cfg(not(test))]
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -127,6 +127,11 @@ impl Inbox {
         }
     }
 
+    /// Owner: whether nothing has arrived.
+    pub fn is_quiet(&self) -> bool {
+        self.requests.load(SeqCst) == 0
+    }
+
     /// Owner, outside: takes what has arrived; gives the start-up vector with it.
     pub fn take(&self) -> (Requests, u8) {
         if self.requests.load(SeqCst) == 0 {
@@ -161,9 +166,10 @@ impl Inbox {
         false
     }
 
-    /// Owner: neither runs nor parks any more.
+    /// Owner: neither runs nor parks any more. The order of this one does not matter: who sees it
+    /// late kicks for nothing.
     pub fn leave(&self) {
-        self.whereabouts.store(OUTSIDE, SeqCst);
+        self.whereabouts.store(OUTSIDE, Ordering::Release);
     }
 
     /// Owner: forgets everything that has arrived, as INIT and reset do.

@@ -6,7 +6,7 @@
 //! to [`Board::timers`]. A part that works outside of a guest's access (a frame has arrived)
 //! hands its effects to [`Board::apply`].
 //!
-//! Lock order, over that of [`crate::device`]: a bus's map, dropped; then one device; then a
+//! Lock order, over that of [`crate::device`]: a bus's map, in it one device; then a
 //! timer's slot, which is a leaf. Devices never lock each other.
 
 mod power;

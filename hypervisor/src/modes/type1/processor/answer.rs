@@ -11,16 +11,19 @@ use crate::vcpu::{VmEntry, VmExit, line};
 
 impl<V: MachineVm> Processor<V> {
     /// Answers an exit: `self.entry` is how the vCPU goes on.
-    pub(super) fn answer(&mut self, exit: VmExit) {
-        match exit {
+    ///
+    /// What may change when an interrupt comes sets `busy`, but for what comes by the inbox, as
+    /// everything does that devices do.
+    pub(super) fn answer(&mut self, exit: &VmExit) {
+        match *exit {
             VmExit::Mmio { gpa, size, write } => {
                 let page = self.apic.as_ref().and_then(LocalApic::page);
                 match page.map(|page| gpa.0.wrapping_sub(page)).filter(|offset| *offset < 0x1000) {
                     Some(offset) => self.apic_page(offset, size, write),
-                    None => self.device(&exit),
+                    None => self.device(exit),
                 }
             }
-            VmExit::Io { .. } => self.device(&exit),
+            VmExit::Io { .. } => self.device(exit),
             VmExit::ReadMsr { index } => {
                 self.entry = self.read_msr(index).map_or(VmEntry::Refuse, VmEntry::Data);
             }
@@ -34,11 +37,17 @@ impl<V: MachineVm> Processor<V> {
                 let answer = paravirt::hypercall(number, arguments, &self.machine.bus);
                 self.entry = VmEntry::Data(answer);
             }
-            VmExit::InterruptWindow => {}
-            VmExit::Interrupted => self.due = true,
+            VmExit::InterruptWindow => self.busy = true,
+            VmExit::Interrupted => {
+                self.due = true;
+                self.busy = true;
+            }
             VmExit::EndOfInterrupt { vector } => self.machine.controllers.end_of_interrupt(vector),
             // A backend that has the local APICs lets its vCPUs wait itself.
-            VmExit::Halt if self.apic.is_some() => self.activity = Activity::Halted,
+            VmExit::Halt if self.apic.is_some() => {
+                self.activity = Activity::Halted;
+                self.busy = true;
+            }
             VmExit::Halt => {}
             // On a PC a triple fault resets the machine.
             VmExit::Shutdown { .. } => self.machine.board.power.ask(Verdict::Reset),
@@ -46,7 +55,7 @@ impl<V: MachineVm> Processor<V> {
                 let address = address.map_or(0, |gpa| gpa.0);
                 self.end(format_args!("memory fault at {rip:#x}, address {address:#x}"));
             }
-            VmExit::Ended(ending) => {
+            VmExit::Ended(ref ending) => {
                 self.end(format_args!("the backend ended a machine's vCPU: {ending:?}"));
             }
         }
@@ -70,6 +79,7 @@ impl<V: MachineVm> Processor<V> {
     }
 
     fn apic_page(&mut self, offset: u64, size: u8, write: Option<u64>) {
+        self.sync();
         let Some(apic) = &mut self.apic else { return };
         let now = now(&self.machine, &self.vcpu);
         let width = Width::from_bytes(size).unwrap_or(Width::Long);
@@ -83,6 +93,7 @@ impl<V: MachineVm> Processor<V> {
 
     /// What follows a write to the local APIC.
     fn after_apic(&mut self, ended: Option<u8>) {
+        self.busy = true;
         let Some(apic) = &self.apic else { return };
         if let Some(vector) = ended {
             self.machine.controllers.end_of_interrupt(vector);
@@ -92,6 +103,7 @@ impl<V: MachineVm> Processor<V> {
     }
 
     fn read_msr(&mut self, index: u32) -> Result<u64, Refused> {
+        self.sync();
         if let Some(apic) = &mut self.apic {
             let now = now(&self.machine, &self.vcpu);
             if let Some(answer) = msr::read_apic(apic, index, &now) {
@@ -105,6 +117,7 @@ impl<V: MachineVm> Processor<V> {
     }
 
     fn write_msr(&mut self, index: u32, value: u64) -> Result<(), Refused> {
+        self.sync();
         if let Some(apic) = &mut self.apic {
             let now = now(&self.machine, &self.vcpu);
             if let Some(answer) = msr::write_apic(apic, index, value, &now) {
@@ -120,6 +133,7 @@ impl<V: MachineVm> Processor<V> {
 
     fn write_paravirt(&mut self, index: u32, value: u64) -> Option<Result<(), Refused>> {
         self.paravirt.read_msr(index)?;
+        self.busy = true;
         let (machine, vcpu) = (&self.machine, &self.vcpu);
         let reference =
             machine.reference(|| Reference::now(&now(machine, vcpu), machine.clock().wall_ns()));

@@ -1,6 +1,6 @@
 //! Interrupts on their way into the guest, and the deadline by which it must be left.
 
-use super::{Activity, Processor};
+use super::{Activity, LocalApic, Processor};
 use crate::vcpu::machine::{Event, MachineVcpu, MachineVm};
 
 /// How often, in nanoseconds, a vCPU is left to look at its task priority, if its backend cannot
@@ -37,7 +37,8 @@ impl<V: MachineVm> Processor<V> {
     }
 
     /// Injects what the guest can take, and asks for a window for what it cannot.
-    pub(super) fn deliver(&mut self) {
+    /// `true` if one waits.
+    pub(super) fn deliver(&mut self) -> bool {
         let external = self.external();
         let vector = self.apic.as_ref().and_then(|apic| apic.deliverable());
         let mut waits = external || vector.is_some();
@@ -53,6 +54,7 @@ impl<V: MachineVm> Processor<V> {
         if let Some(apic) = &self.apic {
             self.paravirt.offer_end(apic, self.machine.vm.memory());
         }
+        waits
     }
 
     fn inject(&mut self, external: bool, vector: Option<u8>) {
@@ -66,11 +68,13 @@ impl<V: MachineVm> Processor<V> {
         self.vcpu.inject(Event::Interrupt { vector });
     }
 
-    /// Tells the vCPU by when it is to be left.
-    pub(super) fn arm(&mut self) {
+    /// Tells the vCPU by when it is to be left. `true` if an interrupt waits for the task's
+    /// priority to fall.
+    pub(super) fn arm(&mut self) -> bool {
         let mut deadline = self.deadline();
-        if let Some(apic) = &self.apic {
-            let held = apic.held_by_priority();
+        let held = self.apic.as_ref().and_then(LocalApic::held_by_priority);
+        if held != self.watched || held.is_some() {
+            self.watched = held;
             if !self.vcpu.watch_priority(held) && held.is_some() {
                 let look = self.machine.clock().monotonic_ns().saturating_add(PRIORITY_LOOK);
                 deadline = Some(deadline.map_or(look, |at| at.min(look)));
@@ -80,10 +84,12 @@ impl<V: MachineVm> Processor<V> {
             self.armed = deadline;
             self.vcpu.set_deadline(deadline);
         }
+        held.is_some()
     }
 
-    /// What has to be seen to after each run, before its exit is answered.
-    pub(super) fn after_run(&mut self) {
+    /// Takes from the guest what it has done to its local APIC without an exit. To be called
+    /// before anything is done with that APIC.
+    pub(super) fn sync(&mut self) {
         let Some(apic) = &mut self.apic else { return };
         // CR8 is the upper half of the task priority; the guest writes it without an exit.
         let priority = self.vcpu.task_priority();

@@ -38,6 +38,16 @@ enum Activity {
     Waiting,
 }
 
+/// How a turn of the loop goes on.
+enum Next {
+    /// Into the guest.
+    Enter,
+    /// From the beginning.
+    Again,
+    /// The machine has ended.
+    End(Ending),
+}
+
 /// One vCPU of a machine.
 ///
 /// The backend's vCPU is dropped before the machine, whose memory it uses.
@@ -57,8 +67,12 @@ pub struct Processor<V: BackendVm> {
     armed: Option<u64>,
     /// A window was requested.
     window: bool,
+    /// The task priority for which an interrupt waits, as the vCPU was told.
+    watched: Option<u8>,
     /// Time may have come for a timer.
     due: bool,
+    /// Something is to be done before the next entry.
+    busy: bool,
     /// The resets that it has followed.
     generation: u64,
     /// It has come for a reset.
@@ -105,7 +119,9 @@ impl<V: MachineVm> Processor<V> {
             entry: VmEntry::Continue,
             armed: None,
             window: false,
+            watched: None,
             due: true,
+            busy: true,
             generation: machine.gathering.generation(),
             arrived: false,
             inbox,
@@ -130,6 +146,7 @@ impl<V: MachineVm> Processor<V> {
     pub fn run(&mut self, accounts: &Accounts) -> Result<Ending, BackendError> {
         self.machine.gathering.join();
         self.inbox.thread().enter();
+        self.busy = true;
         let mut exits = 0;
         let ending = loop {
             match self.turn(&mut exits) {
@@ -150,37 +167,60 @@ impl<V: MachineVm> Processor<V> {
     }
 
     /// One turn of the loop; gives the end if it has come.
+    ///
+    /// Most exits are accesses to devices that change nothing here: then there is nothing to do
+    /// before the next entry. Whatever does change something is a request in the inbox, or has set
+    /// `busy`.
     fn turn(&mut self, exits: &mut u64) -> Result<Option<Ending>, BackendError> {
-        // In this order: a reset counts itself before its request is withdrawn.
-        let asked = self.machine.board.power.asked();
-        if asked || self.generation != self.machine.gathering.generation() {
-            return self.obey();
+        if self.busy || !self.inbox.is_quiet() || self.machine.board.devices.has_work() {
+            match self.prepare()? {
+                Next::Enter => {}
+                Next::Again => return Ok(None),
+                Next::End(ending) => return Ok(Some(ending)),
+            }
         }
-        self.take_requests()?;
-        if self.due {
-            self.serve_timers();
-        }
-        let board = &self.machine.board;
-        if let Some(request) = board.devices.work() {
-            board.request(request);
-            return Ok(None);
-        }
-        if self.activity != Activity::Running && !self.wakes() {
-            self.park();
-            return Ok(None);
-        }
-        self.activity = Activity::Running;
-        self.deliver();
-        self.arm();
         if !self.inbox.enter() {
             return Ok(None);
         }
         let exit = self.vcpu.run(core::mem::replace(&mut self.entry, VmEntry::Continue));
         self.inbox.leave();
         *exits += 1;
-        self.after_run();
-        self.answer(exit?);
+        match &exit {
+            Ok(exit) => self.answer(exit),
+            Err(error) => return Err(error.clone()),
+        }
         Ok(None)
+    }
+
+    /// Everything that may have to be done before an entry.
+    fn prepare(&mut self) -> Result<Next, BackendError> {
+        self.sync();
+        self.take_requests()?;
+        // After the requests, whose taking may have taken the word of this; and in this order: a
+        // reset counts itself before its request is withdrawn.
+        let asked = self.machine.board.power.asked();
+        if asked || self.generation != self.machine.gathering.generation() {
+            self.busy = true;
+            return Ok(self.obey()?.map_or(Next::Again, Next::End));
+        }
+        if self.due {
+            self.serve_timers();
+        }
+        let board = &self.machine.board;
+        if let Some(request) = board.devices.work() {
+            board.request(request);
+            return Ok(Next::Again);
+        }
+        if self.activity != Activity::Running && !self.wakes() {
+            self.busy = true;
+            self.park();
+            return Ok(Next::Again);
+        }
+        self.activity = Activity::Running;
+        let waits = self.deliver();
+        let held = self.arm();
+        self.busy = waits || held;
+        Ok(Next::Enter)
     }
 
     /// Does what others have asked for.
@@ -189,6 +229,7 @@ impl<V: MachineVm> Processor<V> {
         if requests.is_empty() {
             return Ok(());
         }
+        // Whatever it is, a timer may be due.
         let Some(apic) = &mut self.apic else {
             self.due = true;
             return Ok(());

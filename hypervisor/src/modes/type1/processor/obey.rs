@@ -76,6 +76,8 @@ impl<V: MachineVm> Processor<V> {
         self.unhalted = false;
         self.entry = VmEntry::Continue;
         self.due = true;
+        self.busy = true;
+        self.watched = None;
         Ok(())
     }
 }
