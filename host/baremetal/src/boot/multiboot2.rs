@@ -85,6 +85,7 @@ fn memory_map(
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::super::{Region, RegionKind};
     use super::*;
