@@ -8,10 +8,10 @@
 
 extern crate alloc;
 
-mod backend;
 mod boot;
 mod console;
 mod cpu;
+mod devices;
 mod end;
 mod log;
 mod memory;

@@ -10,8 +10,15 @@ use hypervisor::vcpu::{
     VmEntry, VmExit, VmSpec,
 };
 
-/// A backend, a VM or a vCPU of it, whose thread gives way at interrupts.
+/// A backend, or a VM of it, whose vCPUs' threads give way at interrupts.
 pub struct Scheduled<T>(pub T);
+
+/// A vCPU whose thread gives way at interrupts.
+pub struct ScheduledVcpu<C> {
+    inner: C,
+    /// An answer that it has not been given yet: it was interrupted before.
+    held: Option<VmEntry>,
+}
 
 impl<B: Backend> Backend for Scheduled<B> {
     type Vm = Scheduled<B::Vm>;
@@ -30,7 +37,7 @@ impl<B: Backend> Backend for Scheduled<B> {
 }
 
 impl<V: BackendVm> BackendVm for Scheduled<V> {
-    type Vcpu = Scheduled<V::Vcpu>;
+    type Vcpu = ScheduledVcpu<V::Vcpu>;
 
     fn memory(&self) -> &GuestMemory {
         self.0.memory()
@@ -57,15 +64,23 @@ impl<V: BackendVm> BackendVm for Scheduled<V> {
         state: VcpuState,
         handler: Arc<dyn ExitHandler>,
     ) -> Result<Self::Vcpu, BackendError> {
-        self.0.create_vcpu(state, handler).map(Scheduled)
+        let inner = self.0.create_vcpu(state, handler)?;
+        Ok(ScheduledVcpu { inner, held: None })
     }
 }
 
-impl<C: BackendVcpu> BackendVcpu for Scheduled<C> {
+impl<C: BackendVcpu> BackendVcpu for ScheduledVcpu<C> {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
-        let exit = self.0.run(entry)?;
+        let entry = self.held.take().unwrap_or(entry);
+        // It was kicked while it waited somewhere in the host.
+        if thread::take_attention() {
+            self.held = Some(entry);
+            return Ok(VmExit::Interrupted);
+        }
+        let exit = self.inner.run(entry)?;
         if exit == VmExit::Interrupted {
             thread::take_interrupts();
+            thread::take_attention();
         }
         Ok(exit)
     }

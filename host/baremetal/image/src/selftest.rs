@@ -3,8 +3,8 @@
 
 use crate::log::info;
 use crate::platform::Machine;
-use crate::{memory, thread, time};
 use crate::scheduled::Scheduled;
+use crate::{memory, thread, time};
 use alloc::string::String;
 use backend_native::{Frame, GuestRam, Native, Platform};
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -11,6 +11,7 @@ use crate::platform::Machine;
 use crate::time;
 use alloc::boxed::Box;
 use core::arch::naked_asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 use host_baremetal::sched::{Scheduler, ThreadId, Wake};
 use hypervisor::sync::Mutex;
 
@@ -27,6 +28,8 @@ pub struct Context {
     /// Held until the thread has ended and another stack is in use.
     _stack: Stack,
     start: Option<Box<dyn FnOnce() + Send>>,
+    /// It is to leave its guest, or not to enter it.
+    attention: AtomicBool,
 }
 
 // SAFETY: the stack pointer leads to the thread's own stack.
@@ -46,7 +49,12 @@ pub fn spawn(pin: Option<u32>, start: impl FnOnce() + Send + 'static) -> Option<
         sp.add(6).write(begin as *const () as usize);
         sp.addr()
     };
-    let context = Box::new(Context { sp, _stack: stack, start: Some(Box::new(start)) });
+    let context = Box::new(Context {
+        sp,
+        _stack: stack,
+        start: Some(Box::new(start)),
+        attention: AtomicBool::new(false),
+    });
     let mut threads = THREADS.lock();
     let (id, wake) = threads.spawn(pin, context)?;
     told(&threads, wake);
@@ -83,9 +91,28 @@ pub fn unpark(id: ThreadId) {
     told(&threads, wake);
 }
 
-/// Wakes a thread, or makes it leave its guest if it is in one.
+/// Whether this thread is to leave its guest, or not to enter it.
+pub fn has_attention() -> bool {
+    // SAFETY: null, or the running thread's own, which lives as long as it runs.
+    unsafe { local::this().attention.get().as_ref() }.is_some_and(|a| a.load(Ordering::Acquire))
+}
+
+/// The same; from then on it may enter again.
+pub fn take_attention() -> bool {
+    let has = has_attention();
+    // SAFETY: as above.
+    if let Some(attention) = unsafe { local::this().attention.get().as_ref() }.filter(|_| has) {
+        attention.store(false, Ordering::Relaxed);
+    }
+    has
+}
+
+/// Wakes a thread, and makes it leave its guest or not enter it, once.
 pub fn interrupt(id: ThreadId) {
     let mut threads = THREADS.lock();
+    if let Some(context) = threads.data(id) {
+        context.attention.store(true, Ordering::Release);
+    }
     let wake = threads.unpark(id);
     told(&threads, wake);
     if let Some(cpu) = threads.running_on(id) {
@@ -194,8 +221,6 @@ fn set_timer(local: &Local, threads: &Scheduler<Box<Context>>) {
 
 /// Runs the next thread, or the idle loop. The lock is held, and the guard forgotten.
 fn switch_away() {
-    // What is left of a guest stays with its thread.
-    backend_native::release(&Machine);
     let local = local::this();
     let idle = local.idle.get();
     // SAFETY: the lock is held by this CPU; the guard was forgotten, so this is the only way in.
@@ -215,6 +240,8 @@ fn switch_away() {
         before => place(before),
     };
     if from != to {
+        // A guest's registers stay in the processor as long as its thread does.
+        backend_native::release(&Machine);
         // SAFETY: `to` is where a thread, or the idle loop, was switched away from, or a new
         // thread's beginning; `from` is where this one is found again.
         unsafe { switch(from, *to) };
@@ -244,7 +271,10 @@ fn after_switch() {
     local.wish.set(u64::MAX);
     space::flush(local);
     // SAFETY: the lock is held, and this is its only user.
-    set_timer(local, unsafe { &*THREADS.as_mut_ptr() });
+    let threads = unsafe { &mut *THREADS.as_mut_ptr() };
+    let context = local.current.get().and_then(|id| threads.data(id));
+    local.attention.set(context.map_or(core::ptr::null(), |context| &raw const context.attention));
+    set_timer(local, threads);
     // SAFETY: locked by whoever switched, whose guard was forgotten.
     unsafe { THREADS.force_unlock() };
     drop(ended);

@@ -67,6 +67,8 @@ pub mod vector {
     pub const KICK: u8 = 0x41;
     /// The first serial port.
     pub const SERIAL: u8 = 0x42;
+    /// A device of the machine.
+    pub const DEVICE: u8 = 0x43;
     /// The APIC had no vector in the end.
     pub const SPURIOUS: u8 = 0xff;
 }

@@ -3,7 +3,7 @@
 
 use super::apic::{self, vector};
 use super::local;
-use crate::serial;
+use crate::{devices, serial};
 use core::arch::{asm, naked_asm};
 
 /// Saves what a call may change and calls [`handle`].
@@ -22,10 +22,11 @@ extern "C" fn stub<const VECTOR: u8>() {
 }
 
 /// The stubs and their vectors.
-pub static STUBS: [(u8, extern "C" fn()); 4] = [
+pub static STUBS: [(u8, extern "C" fn()); 5] = [
     (vector::TIMER, stub::<{ vector::TIMER }>),
     (vector::KICK, stub::<{ vector::KICK }>),
     (vector::SERIAL, stub::<{ vector::SERIAL }>),
+    (vector::DEVICE, stub::<{ vector::DEVICE }>),
     (vector::SPURIOUS, stub::<{ vector::SPURIOUS }>),
 ];
 
@@ -34,6 +35,7 @@ extern "C" fn handle(number: u32) {
     match u8::try_from(number).unwrap_or(vector::SPURIOUS) {
         vector::TIMER => local::this().timer.set(u64::MAX),
         vector::SERIAL => serial::interrupt(),
+        vector::DEVICE => devices::interrupt(),
         vector::SPURIOUS => return,
         _ => {}
     }

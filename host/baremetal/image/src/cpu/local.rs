@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use core::arch::asm;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use host_baremetal::acpi::madt::MAX_CPUS;
 use host_baremetal::sched::ThreadId;
 
@@ -34,6 +34,8 @@ pub struct Local {
     pub timer: Cell<u64>,
     /// When the backend wants an interrupt; `u64::MAX` if it does not.
     pub wish: Cell<u64>,
+    /// Whether the running thread is to leave its guest.
+    pub attention: Cell<*const AtomicBool>,
     /// The flushes of the address space that it has done.
     pub flushes: Cell<u64>,
     /// A thread that ended here, whose stack is free once another one is in use.
@@ -56,6 +58,7 @@ impl Local {
             slice_end: Cell::new(0),
             timer: Cell::new(u64::MAX),
             wish: Cell::new(u64::MAX),
+            attention: Cell::new(core::ptr::null()),
             flushes: Cell::new(0),
             ended: Cell::new(None),
         }

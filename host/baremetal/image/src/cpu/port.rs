@@ -20,6 +20,15 @@ pub unsafe fn outw(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) };
 }
 
+/// Writes four bytes.
+///
+/// # Safety
+/// As for [`outb`].
+pub unsafe fn outd(port: u16, value: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) };
+}
+
 /// Reads two bytes.
 ///
 /// # Safety

@@ -197,6 +197,15 @@ pub fn root() -> u32 {
     u32::try_from(root).unwrap_or(0)
 }
 
+/// The physical address behind one of the image's own.
+pub fn physical(at: u64) -> Option<u64> {
+    if let Some(inside) = at.checked_sub(WINDOW as u64).filter(|inside| *inside < 1 << 46) {
+        return Some(inside);
+    }
+    let space = SPACE.lock();
+    space.as_ref()?.tables.translate(at).map(|(to, _)| to)
+}
+
 /// Whether an address can be read.
 pub fn is_mapped(at: u64) -> bool {
     // Also called when all is lost, maybe by who holds the lock: then nothing is known.

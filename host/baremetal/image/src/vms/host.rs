@@ -2,19 +2,26 @@
 
 use super::files::Files;
 use super::session::Session;
+use crate::devices::{self, Devices};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use host_baremetal::disk;
 use host_baremetal::net::switch::Switch;
-use hypervisor::host::{Blob, BlockStore, HostError};
+use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind};
 use hypervisor::modes::hvt::mode::{HvtHost, HvtSession};
 use hypervisor::sync::Mutex;
 use hypervisor::vm::VmId;
 
+/// Networks of the machine itself: `nic0`, `nic1`, …
+const NIC: &str = "nic";
+
 /// What the machine has for guests.
 pub struct Machine {
+    /// Looked for when one is first asked for.
+    devices: Mutex<Option<Arc<Mutex<Devices>>>>,
     /// The boot module.
     pub files: Arc<Files>,
     /// Networks by name; made when they are first named.
@@ -24,17 +31,48 @@ pub struct Machine {
 impl Machine {
     /// A machine with this boot module.
     pub fn new(files: Files) -> Self {
-        Self { files: Arc::new(files), switches: Mutex::default() }
+        Self { devices: Mutex::new(None), files: Arc::new(files), switches: Mutex::default() }
     }
 
-    /// The network of this name.
-    pub fn switch(&self, name: &str) -> Arc<Switch> {
-        self.switches.lock().entry(name.into()).or_default().clone()
+    /// The machine's devices. Only the console and the first thread make VMs, one at a time, so
+    /// they are looked for once.
+    #[inline(never)]
+    fn devices(&self) -> Arc<Mutex<Devices>> {
+        let known = self.devices.lock().clone();
+        known.unwrap_or_else(|| {
+            let found = Arc::new(Mutex::new(devices::find()));
+            self.devices.lock().get_or_insert(found).clone()
+        })
     }
 
-    /// A disk by its name.
+    /// The network of this name; a network of the machine is the uplink of the one of its name.
+    pub fn switch(&self, name: &str) -> Result<Arc<Switch>, HostError> {
+        if let Some(switch) = self.switches.lock().get(name) {
+            return Ok(switch.clone());
+        }
+        let switch = Arc::new(Switch::new());
+        if let Some(Ok(number)) = name.strip_prefix(NIC).map(str::parse::<usize>) {
+            let devices = self.devices();
+            let nic = devices.lock().nics.get_mut(number).and_then(Option::take);
+            let what = "the machine has no such network, or none that is virtio";
+            let missing = HostError::new(HostErrorKind::Other, what);
+            nic.ok_or(missing)?.connect(switch.clone());
+        }
+        self.switches.lock().insert(name.into(), switch.clone());
+        Ok(switch)
+    }
+
+    /// A disk by its name: a part of one of the machine's, or a file of the boot module.
     pub fn disk(&self, path: &str) -> Result<Box<dyn BlockStore>, HostError> {
-        self.files.disk(path)
+        let Some(named) = disk::parse(path) else { return self.files.disk(path) };
+        let error = |what| HostError::new(HostErrorKind::Other, what);
+        let (number, part) = named.map_err(|_| {
+            error("a part of a disk is diskN, diskN:PARTITION or diskN:START+LENGTH")
+        })?;
+        let devices = self.devices();
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        let disk = devices.lock().disks.get(index).cloned();
+        disk.ok_or(error("the machine has no such disk, or none that is virtio"))?.share(part)
     }
 }
 

@@ -8,7 +8,6 @@ mod session;
 
 pub use files::Files;
 
-use crate::backend::Missing;
 use crate::log::{info, warning};
 use crate::scheduled::Scheduled;
 use crate::{memory, terminal, thread};
@@ -18,6 +17,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use backend_native::Native;
 use clock::MachineClock;
 use host::{Host, Machine};
 use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
@@ -70,11 +70,15 @@ impl Machines {
         let config = HypervisorConfig::default();
         let mut hypervisor = Hypervisor::new(config, limits, Arc::new(MachineClock));
         let machine = Arc::new(Machine::new(files));
-        let backend = Scheduled(Missing);
         let host = Host(machine.clone());
-        let lent = HvtLent { backend, host, arch: GuestArch::X86_64 };
-        if let Err(error) = hypervisor.add::<Hvt<_, _>>(lent) {
-            warning!("HVT mode: {error}");
+        let added = Native::new(&crate::platform::Machine).map_err(|error| error.to_string());
+        let added = added.and_then(|backend| {
+            let backend = Scheduled(backend);
+            let lent = HvtLent { backend, host, arch: GuestArch::X86_64 };
+            hypervisor.add::<Hvt<_, _>>(lent).map_err(|error| error.to_string())
+        });
+        if let Err(error) = added {
+            warning!("no guests can run here: {error}");
         }
         let (entries, idle) = (Mutex::default(), Mutex::new(None));
         Arc::new(Self { hypervisor, machine, entries, idle })

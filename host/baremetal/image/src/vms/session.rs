@@ -2,12 +2,10 @@
 
 use super::clock::MachineClock;
 use super::host::Machine;
-use crate::cpu::{apic, local};
 use crate::{terminal, thread, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
 use host_baremetal::net::port::{Port, Queue, Waker};
 use host_baremetal::sched::ThreadId;
 use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, WaitSet};
@@ -20,13 +18,11 @@ use hypervisor::vm::VmId;
 #[derive(Default)]
 pub struct VcpuKick {
     thread: Mutex<Option<ThreadId>>,
-    /// A kick that has not made the vCPU leave its guest yet, as it was not in it.
-    pending: AtomicBool,
 }
 
 impl Kick for VcpuKick {
     fn enter(&self) {
-        self.pending.store(false, Ordering::Relaxed);
+        thread::take_attention();
         *self.thread.lock() = thread::current();
     }
 
@@ -35,7 +31,6 @@ impl Kick for VcpuKick {
     }
 
     fn kick(&self) {
-        self.pending.store(true, Ordering::Release);
         if let Some(id) = *self.thread.lock() {
             thread::interrupt(id);
         }
@@ -47,18 +42,6 @@ impl Waker for VcpuKick {
         if let Some(id) = *self.thread.lock() {
             thread::unpark(id);
         }
-    }
-}
-
-impl VcpuKick {
-    /// Whether it was kicked while it waited. The next entry to the guest then ends at once.
-    fn was_kicked(&self) -> bool {
-        let kicked = self.pending.swap(false, Ordering::Acquire);
-        if kicked {
-            let own = local::this().apic.load(Ordering::Relaxed);
-            apic::send(own, apic::vector::KICK);
-        }
-        kicked
     }
 }
 
@@ -84,7 +67,7 @@ impl HvtSession for Session {
         let [.., a, b] = self.vm.get().to_be_bytes();
         // Locally administered; a manifest has at most 64 devices.
         let own = [2, b'R', b'H', a, b, handle.to_be_bytes()[3]];
-        let switch = self.machine.switch(interface);
+        let switch = self.machine.switch(interface)?;
         let taken = HostError::new(
             HostErrorKind::Denied,
             "another VM on this network has that hardware address: choose another",
@@ -95,7 +78,7 @@ impl HvtSession for Session {
     }
 
     fn lend(&mut self) -> Result<Lent, HostError> {
-        let wait = Wait { queues: core::mem::take(&mut self.queues), kick: self.kick.clone() };
+        let wait = Wait { queues: core::mem::take(&mut self.queues) };
         Ok(Lent {
             console: Box::new(VmConsole(self.vm.get())),
             clock: Box::new(MachineClock),
@@ -128,7 +111,6 @@ impl Console for VmConsole {
 
 struct Wait {
     queues: Vec<(u32, Arc<Queue>)>,
-    kick: Arc<VcpuKick>,
 }
 
 impl WaitSet for Wait {
@@ -137,7 +119,7 @@ impl WaitSet for Wait {
         loop {
             let filled = self.queues.iter().filter(|(_, queue)| queue.is_filled());
             let set = filled.fold(0, |set, (handle, _)| set | 1 << (handle % 64));
-            if set != 0 || time::now() >= end || self.kick.was_kicked() {
+            if set != 0 || time::now() >= end || thread::has_attention() {
                 return Ok(set);
             }
             thread::park(Some(end));

@@ -1,0 +1,262 @@
+//! A virtio disk of the machine, shared out in parts.
+//!
+//! One request is under way at a time; the thread that made it waits parked, and others for their
+//! turn. Data goes through a buffer of the disk's own: the device sees no guest memory.
+
+use super::Waiting;
+use super::dma::Dma;
+use super::transport::Transport;
+use crate::{memory, thread, time};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use host_baremetal::disk::{self, DiskError, Part, SECTOR};
+use host_baremetal::sched::ThreadId;
+use hypervisor::host::{BlockStore, HostError, HostErrorKind};
+use hypervisor::memory::GuestSlice;
+use hypervisor::sync::Mutex;
+use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
+
+/// The buffer is a frame of this order: 64 KiB.
+const ORDER: u8 = 4;
+const BUFFER: usize = 4096 << ORDER;
+/// A device that does not answer for so long is given up, in nanoseconds.
+const PATIENCE: u64 = 30_000_000_000;
+/// How often a device that does not interrupt is looked at, and another one in case.
+const ASK: u64 = 200_000;
+const LOOK: u64 = 100_000_000;
+
+struct Device {
+    driver: VirtIOBlk<Dma, Transport>,
+    request: Box<BlkReq>,
+    response: Box<BlkResp>,
+    buffer: &'static mut [u8],
+    /// It did not answer: the buffer may still be its.
+    lost: bool,
+}
+
+#[derive(Default)]
+struct Turn {
+    busy: bool,
+    waiting: VecDeque<ThreadId>,
+}
+
+/// A disk.
+pub struct Disk {
+    device: Mutex<Device>,
+    turn: Mutex<Turn>,
+    capacity: u64,
+    interrupts: bool,
+    /// What guests have of it.
+    shares: Mutex<Vec<Range<u64>>>,
+}
+
+/// What is to be done with the buffer's first bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+}
+
+impl Disk {
+    /// Sets a disk up.
+    pub fn new(transport: Transport) -> Result<Self, virtio_drivers::Error> {
+        let interrupts = transport.interrupts();
+        let mut driver = VirtIOBlk::new(transport)?;
+        driver.enable_interrupts();
+        let capacity = driver.capacity().saturating_mul(SECTOR);
+        let frame = memory::alloc(ORDER).ok_or(virtio_drivers::Error::DmaError)?;
+        // SAFETY: the frame is this disk's, for ever.
+        let buffer = unsafe { core::slice::from_raw_parts_mut(memory::window(frame), BUFFER) };
+        let (request, response) = Default::default();
+        let device = Device { driver, request, response, buffer, lost: false };
+        let (device, turn) = (Mutex::new(device), Mutex::default());
+        Ok(Self { device, turn, capacity, interrupts, shares: Mutex::default() })
+    }
+
+    /// Bytes.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// A part of it, which is no other guest's.
+    pub fn share(self: &Arc<Self>, part: Part) -> Result<Box<dyn BlockStore>, HostError> {
+        let range = disk::find(part, self.capacity, &mut |sector, to| {
+            self.transfer(sector * SECTOR, GuestSlice::from_host(to), Way::Read).is_ok()
+        });
+        let range = range.map_err(words)?;
+        let mut shares = self.shares.lock();
+        if shares.iter().any(|other| other.start < range.end && range.start < other.end) {
+            let what = "that part of the disk is, or overlaps, another VM's: stop and destroy it";
+            return Err(HostError::new(HostErrorKind::Denied, what));
+        }
+        shares.push(range.clone());
+        drop(shares);
+        Ok(Box::new(Share { disk: self.clone(), range }))
+    }
+
+    /// Waits for this thread's turn; it ends with the guard.
+    fn turn(&self) -> MyTurn<'_> {
+        loop {
+            let mut turn = self.turn.lock();
+            if !core::mem::replace(&mut turn.busy, true) {
+                return MyTurn(self);
+            }
+            turn.waiting.extend(thread::current());
+            drop(turn);
+            thread::park(Some(time::now() + LOOK));
+        }
+    }
+
+    /// Moves data between the disk and memory, which the device does not see itself.
+    fn transfer(&self, at: u64, data: GuestSlice<'_>, way: Way) -> Result<(), HostError> {
+        if !at.is_multiple_of(SECTOR) || !(data.len() as u64).is_multiple_of(SECTOR) {
+            let what = "a disk of the machine is read and written in whole sectors of 512 bytes";
+            return Err(HostError::new(HostErrorKind::Other, what));
+        }
+        let _turn = self.turn();
+        let mut done = 0;
+        while done < data.len() {
+            let count = (data.len() - done).min(BUFFER);
+            let Some(part) = data.part(done, count) else { break };
+            if way == Way::Write {
+                part.copy_to(&mut self.device.lock().buffer[..count]);
+            }
+            self.request((at + done as u64) / SECTOR, count, way)?;
+            if way == Way::Read {
+                part.copy_from(&self.device.lock().buffer[..count]);
+            }
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// One request for the buffer's first bytes.
+    fn request(&self, sector: u64, count: usize, way: Way) -> Result<(), HostError> {
+        let failed = |_| HostError::new(HostErrorKind::Io, "the machine's disk has failed");
+        let waiting = Waiting::new();
+        let token = self.device.lock().begin(sector, count, way).map_err(failed)?;
+        let end = time::now().saturating_add(PATIENCE);
+        let look = if self.interrupts { LOOK } else { ASK };
+        loop {
+            let mut device = self.device.lock();
+            if device.driver.peek_used() == Some(token) {
+                drop(waiting);
+                return device.complete(token, count, way).map_err(failed);
+            }
+            let now = time::now();
+            if now >= end {
+                device.lost = true;
+                return Err(HostError::new(HostErrorKind::Io, "the machine's disk hangs"));
+            }
+            drop(device);
+            thread::park(Some((now + look).min(end)));
+        }
+    }
+}
+
+impl Device {
+    fn begin(&mut self, sector: u64, count: usize, way: Way) -> virtio_drivers::Result<u16> {
+        if self.lost {
+            return Err(virtio_drivers::Error::IoError);
+        }
+        let sector = usize::try_from(sector).map_err(|_| virtio_drivers::Error::InvalidParam)?;
+        let buffer = &mut self.buffer[..count];
+        let (request, response) = (&mut *self.request, &mut *self.response);
+        // SAFETY: nobody touches the three until `complete`: it is this thread's turn, and a
+        // device that does not answer keeps them.
+        unsafe {
+            match way {
+                Way::Read => self.driver.read_blocks_nb(sector, request, buffer, response),
+                Way::Write => self.driver.write_blocks_nb(sector, request, buffer, response),
+            }
+        }
+    }
+
+    fn complete(&mut self, token: u16, count: usize, way: Way) -> virtio_drivers::Result<()> {
+        let buffer = &mut self.buffer[..count];
+        let (request, response) = (&*self.request, &mut *self.response);
+        // SAFETY: the same three as in `begin`.
+        unsafe {
+            match way {
+                Way::Read => self.driver.complete_read_blocks(token, request, buffer, response),
+                Way::Write => self.driver.complete_write_blocks(token, request, buffer, response),
+            }
+        }
+    }
+}
+
+/// A thread's turn at a disk.
+struct MyTurn<'a>(&'a Disk);
+
+impl Drop for MyTurn<'_> {
+    fn drop(&mut self) {
+        let mut turn = self.0.turn.lock();
+        turn.busy = false;
+        let next = turn.waiting.pop_front();
+        drop(turn);
+        if let Some(next) = next {
+            thread::unpark(next);
+        }
+    }
+}
+
+/// The same words, as a host's error has them.
+fn words(error: DiskError) -> HostError {
+    let what = match error {
+        DiskError::Name => "a part of a disk is diskN, diskN:PARTITION or diskN:START+LENGTH",
+        DiskError::NoTable => "the disk has no partition table",
+        DiskError::NoPartition => "the disk has no partition of that number",
+        DiskError::TooLong => "that part ends behind the end of the disk",
+        DiskError::Unreadable => "the disk's partition table cannot be read",
+    };
+    HostError::new(HostErrorKind::Other, what)
+}
+
+/// A guest's part of a disk.
+struct Share {
+    disk: Arc<Disk>,
+    range: Range<u64>,
+}
+
+impl Share {
+    /// Where an access lies in the disk. The caller has checked it; so does this.
+    fn place(&self, offset: u64, length: usize) -> Result<u64, HostError> {
+        let outside = HostError::new(HostErrorKind::Other, "outside of the part of the disk");
+        let at = self.range.start.checked_add(offset).ok_or(outside)?;
+        let end = at.checked_add(length as u64).filter(|end| *end <= self.range.end);
+        end.map(|_| at).ok_or(outside)
+    }
+}
+
+impl BlockStore for Share {
+    fn capacity(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError> {
+        self.disk.transfer(self.place(offset, to.len())?, to, Way::Read)
+    }
+
+    fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError> {
+        self.disk.transfer(self.place(offset, from.len())?, from, Way::Write)
+    }
+
+    fn flush(&self) -> Result<(), HostError> {
+        let _turn = self.disk.turn();
+        let mut device = self.disk.device.lock();
+        let failed = HostError::new(HostErrorKind::Io, "the machine's disk has failed");
+        if device.lost {
+            return Err(failed);
+        }
+        device.driver.flush().map_err(|_| failed)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.disk.shares.lock().retain(|range| *range != self.range);
+    }
+}
