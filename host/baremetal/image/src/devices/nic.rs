@@ -117,6 +117,7 @@ impl Nic {
         }
     }
 
+    #[allow(clippy::boxed_local)]
     fn run(mut self: Box<Self>, switch: &Switch, port: PortId, outgoing: &Outgoing) {
         let _waiting = Waiting::new();
         let look = if self.interrupts { LOOK } else { ASK };
