@@ -60,17 +60,21 @@ impl Chain {
         self.writable.clear();
         let mut table = Table { at: layout.descriptors, len: layout.size, indirect: false };
         let (mut index, mut total) = (head, 0u32);
-        for _ in 0..layout.size {
+        let mut left = layout.size;
+        loop {
             let descriptor = table.read(memory, index)?;
             let (flags, len) = (descriptor.flags.get(), descriptor.len.get());
             if flags & INDIRECT != 0 {
                 if !allow_indirect || table.indirect || flags & NEXT != 0 {
                     return Err(QueueError::Indirect);
                 }
+                // It is none of the chain's own: a table may have as many as the queue. It comes
+                // once at most, so the walk ends.
                 table = Table::indirect(&descriptor)?;
                 index = 0;
                 continue;
             }
+            left = left.checked_sub(1).ok_or(QueueError::TooLong(layout.size))?;
             total = total.checked_add(len).ok_or(QueueError::TooLarge)?;
             self.add(descriptor.address.get(), len, flags & WRITE != 0)?;
             if flags & NEXT == 0 {
@@ -78,7 +82,6 @@ impl Chain {
             }
             index = descriptor.next.get();
         }
-        Err(QueueError::TooLong(layout.size))
     }
 
     fn add(&mut self, address: u64, len: u32, writable: bool) -> Result<(), QueueError> {

@@ -218,6 +218,28 @@ fn every_broken_chain_is_refused() {
     assert_eq!(error, Err(QueueError::Indirect));
 }
 
+/// Linux makes them: a block request of as many segments as it may have.
+#[test]
+fn a_chain_may_be_as_long_as_the_queue_also_in_a_table() {
+    let both = Both::new();
+    let long = |count: u16| (1..=count).map(move |i| Desc(0x8000, 1, u16::from(i < count), i));
+    let pop = || {
+        let mut chain = Chain::default();
+        let popped = both.queue(false).pop(&both.ours.memory, &mut chain);
+        popped.map(|_| chain.readable.len())
+    };
+    both.available(1, &[0]);
+    both.table(LAYOUT.descriptors, &long(SIZE).collect::<Vec<_>>());
+    assert_eq!(pop(), Ok(SIZE.into()));
+    both.table(INDIRECT, &long(SIZE + 1).collect::<Vec<_>>());
+    let table = |count: u16| Desc(INDIRECT, u32::from(count) * 16, 4, 0);
+    both.table(LAYOUT.descriptors, &[table(SIZE + 1)]);
+    assert_eq!(pop(), Err(QueueError::TooLong(SIZE)));
+    both.table(INDIRECT, &long(SIZE).collect::<Vec<_>>());
+    both.table(LAYOUT.descriptors, &[table(SIZE)]);
+    assert_eq!(pop(), Ok(SIZE.into()));
+}
+
 #[test]
 fn queues_must_be_in_memory_and_aligned() {
     let ram = ram(0..END);
