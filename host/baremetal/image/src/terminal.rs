@@ -73,7 +73,11 @@ pub fn finish_guest(vm: u32, gone: bool) {
         terminal.outputs.attach(None);
         write("\n");
     }
-    terminal.print(|outputs| outputs.finish(vm, gone, &mut text));
+    if was_attached || terminal.outputs.has_begun(vm) {
+        terminal.print(|outputs| outputs.finish(vm, gone, &mut text));
+    } else {
+        terminal.outputs.finish(vm, gone, &mut text);
+    }
 }
 
 /// A guest has printed something.

@@ -45,6 +45,11 @@ impl Outputs {
         }
     }
 
+    /// Whether a VM has begun a line that has not ended.
+    pub fn has_begun(&self, vm: u32) -> bool {
+        self.sources.get(&vm).is_some_and(|source| !source.line.is_empty())
+    }
+
     /// Attaches a VM, in place of another one, or none.
     pub fn attach(&mut self, vm: Option<u32>) {
         self.attached = vm;
@@ -138,6 +143,7 @@ mod tests {
     fn lines_stay_whole() {
         let mut s = Screen::new();
         s.write(1, b"hel").write(2, b"other\r\nmore").write(1, b"lo\n");
+        assert!(s.outputs.has_begun(2) && !s.outputs.has_begun(1));
         assert_eq!(s.shown(), "[two] other\n[one] hello\n");
         s.outputs.finish(2, true, &mut |bytes| s.text.extend(bytes));
         s.write(2, b"gone\n");

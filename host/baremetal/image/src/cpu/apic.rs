@@ -3,7 +3,7 @@
 
 use super::register::{cpuid, rdmsr, wrmsr};
 use crate::memory::space::map_device;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use host_baremetal::paging::Rights;
 
 const APIC_BASE: u32 = 0x1b;
@@ -30,6 +30,9 @@ const TSC_DEADLINE: u32 = 0x6e0;
 const DEADLINE_MODE: u32 = 2 << 17;
 const NMI: u32 = 4 << 8;
 const PENDING: u32 = 1 << 12;
+
+/// Whether the timer can be set to a value of the cycle counter.
+static DEADLINE: AtomicBool = AtomicBool::new(false);
 
 /// The registers in memory; null with x2APIC.
 static MEMORY: AtomicPtr<u32> = AtomicPtr::new(core::ptr::null_mut());
@@ -75,6 +78,7 @@ pub mod vector {
 
 /// Finds the registers; on the boot CPU, once. `address` is where they are in memory.
 pub fn find(address: u64) {
+    DEADLINE.store(cpuid(1, 0)[2] & (1 << 24) != 0, Ordering::Relaxed);
     if cpuid(1, 0)[2] & (1 << 21) == 0 {
         let Some(memory) = map_device(address, 4096, Rights::DEVICE) else {
             panic!("no memory to map the local APIC")
@@ -105,7 +109,7 @@ pub fn init() -> u32 {
 
 /// Whether the timer can be set to a value of the cycle counter.
 pub fn has_deadline() -> bool {
-    cpuid(1, 0)[2] & (1 << 24) != 0
+    DEADLINE.load(Ordering::Relaxed)
 }
 
 /// Ends the service of an interrupt.

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, _rdtsc};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Extended feature enable register.
 #[allow(dead_code)]
@@ -101,8 +102,15 @@ const SMAP: u64 = 1 << 21;
 /// Components of XCR0 that guests may have: x87, SSE, AVX and the three of AVX-512, PKRU.
 const GUEST_COMPONENTS: u64 = 0x2e7;
 
+/// What [`find_components`] found; CPUID may be slow, and this is asked for often.
+static COMPONENTS: AtomicU64 = AtomicU64::new(0);
+
 /// The components that guests may be given, of those that the processor has; 0 without XSAVE.
 pub fn guest_components() -> u64 {
+    COMPONENTS.load(Ordering::Relaxed)
+}
+
+fn find_components() -> u64 {
     if cpuid(1, 0)[2] & (1 << 26) == 0 {
         return 0;
     }
@@ -122,7 +130,8 @@ pub fn init_control() {
     if ebx & (1 << 20) != 0 {
         set |= SMAP;
     }
-    let components = guest_components();
+    let components = find_components();
+    COMPONENTS.store(components, Ordering::Relaxed);
     if components != 0 {
         set |= OSXSAVE;
     }
