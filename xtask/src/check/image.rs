@@ -2,26 +2,30 @@
 //! and switches the machine off.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
 use super::tally::Tally;
-use crate::image::{self, Boot, GOOD, Start, Trial, bundle, iso};
-use crate::paths;
+use crate::image::{self, Boot, GOOD, PROMPT, Start, Trial, bundle, iso};
+use crate::{paths, unikernel};
 
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
 /// A test: its name, and what it does with the image.
 type Test = (&'static str, fn(&Path) -> Result<()>);
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 12] = [
     ("the self-test passes on one CPU", |image| self_test(image, 1)),
     ("the self-test passes on four CPUs", |image| self_test(image, 4)),
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
     ("the console takes commands", console),
+    ("several unikernels run at once", several),
+    ("a guest that never ends leaves others their share and is stopped", endless),
+    ("a part of a disk of the machine is a guest's", real_disk),
+    ("a guest has an address from the machine's own network", real_network),
     ("a disc boots by the BIOS", |image| disc(image, |disc| Start::DiscByBios(disc))),
     ("a disc boots by UEFI", |image| disc(image, |disc| Start::DiscByUefi(disc))),
 ];
@@ -29,6 +33,7 @@ const TESTS: [Test; 8] = [
 /// Builds the image and runs its tests, or those whose name contains `filter`.
 pub fn boot(filter: Option<&str>) -> Result<Tally> {
     let image = image::build()?;
+    unikernel::build_examples()?;
     let mut tally = Tally::default();
     for (name, test) in TESTS.iter().filter(|test| filter.is_none_or(|f| test.0.contains(f))) {
         tally.tests += 1;
@@ -68,13 +73,100 @@ fn reset(image: &Path) -> Result<()> {
 }
 
 fn console(image: &Path) -> Result<()> {
-    let typed = ["hlep\x08\x08\x08elp", "list", "strat x", "\x10\x10\x10", "modes", "poweroff"];
+    let lines = ["hlep\x08\x08\x08elp", "list", "strat x", "\x10\x10\x10", "modes", "poweroff"];
+    let typed = lines.map(|line| (PROMPT, line));
     let boot = Trial { typed: &typed, ..trial(image, 2, "") }.boot()?;
     let parts = ["there is no VM", "did you mean `start`?", "2 of 2 CPUs run", "hardware virtual"];
     expect(&boot, Some(0), &parts)?;
     let helps = boot.text.matches("this list").count();
     ensure!(helps == 2, "`help` and its recall were carried out {helps} times:\n{}", boot.text);
     Ok(())
+}
+
+/// A boot module of the unikernels, these descriptions and a small disk.
+fn module(name: &str, configs: &[(&str, &str)]) -> Result<PathBuf> {
+    let folder = paths::work("image")?.join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    for (name, hvt) in configs {
+        let vm = format!("[vm]\nname = \"{name}\"\nmemory = \"64M\"\n[vm.hvt]\n{hvt}\n");
+        fs::write(folder.join(format!("{name}.toml")), vm)?;
+    }
+    fs::write(folder.join("disk.img"), vec![0; 256 << 10])?;
+    let module = folder.with_extension("cpio");
+    fs::write(&module, bundle::make(&[folder, paths::unikernels()])?)?;
+    Ok(module)
+}
+
+const HELLO: &str = "unikernel = \"hello.hvt\"\nargs = [\"from\", \"bare\", \"metal\"]";
+const CLOCK: &str = "unikernel = \"clock.hvt\"";
+const SPIN: &str = "unikernel = \"hostile.hvt\"\nargs = [\"spin\"]";
+
+fn block(path: &str) -> String {
+    let resource = format!("[[vm.hvt.resources]]\ntype = \"block\"\npath = \"{path}\"");
+    format!("unikernel = \"block.hvt\"\n{resource}")
+}
+
+fn several(image: &Path) -> Result<()> {
+    let module =
+        module("several", &[("hello", HELLO), ("clock", CLOCK), ("block", &block("disk.img"))])?;
+    let words = "exit console=off";
+    let start = Start::Kernel { image, words, module: Some(&module) };
+    let boot = Trial { start, cpus: 2, devices: &[], typed: &[] }.boot()?;
+    let parts =
+        ["[hello] argument 3: metal", "[clock] SUCCESS", "[block] pieces of blocks: refused"];
+    expect(&boot, Some(GOOD), &parts)
+}
+
+fn endless(image: &Path) -> Result<()> {
+    let module = module("endless", &[("clock", CLOCK), ("spin", SPIN), ("turn", SPIN)])?;
+    let start = Start::Kernel { image, words: "", module: Some(&module) };
+    let typed = [
+        ("(clock): exit status 0", "stop spin"),
+        ("(spin): stopped", "stop turn"),
+        ("(turn): stopped", "start spin"),
+        (PROMPT, "destroy turn"),
+        (PROMPT, "stop spin"),
+        ("(spin): stopped", "list"),
+        (PROMPT, "poweroff"),
+    ];
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
+    expect(&boot, Some(0), &["[clock] SUCCESS", "spin              hvt     stopped"])
+}
+
+fn real_disk(image: &Path) -> Result<()> {
+    let module = module("real-disk", &[("block", &block("disk0:1M+256K"))])?;
+    let disk = paths::work("image")?.join("disk.raw");
+    fs::write(&disk, vec![0x5a; 2 << 20])?;
+    let devices = [
+        "-drive".into(),
+        format!("if=none,id=disk,format=raw,file={}", disk.display()),
+        "-device".into(),
+        "virtio-blk-pci,drive=disk".into(),
+    ];
+    let words = "exit console=off";
+    let start = Start::Kernel { image, words, module: Some(&module) };
+    let boot = Trial { start, cpus: 2, devices: &devices, typed: &[] }.boot()?;
+    expect(&boot, Some(GOOD), &["disk0: 2048 KiB", "[block] storage: 262144 bytes", "SUCCESS"])?;
+    let bytes = fs::read(&disk)?;
+    let untouched = |part: &[u8]| part.iter().all(|byte| *byte == 0x5a);
+    let (start, end) = (1 << 20, (1 << 20) + (256 << 10));
+    ensure!(untouched(&bytes[..start]) && untouched(&bytes[end..]), "it wrote beyond its part");
+    ensure!(!untouched(&bytes[start..end]), "it wrote nothing to its part");
+    Ok(())
+}
+
+fn real_network(image: &Path) -> Result<()> {
+    let net = "[[vm.hvt.resources]]\ntype = \"net\"\ninterface = \"nic0\"";
+    let web = format!("unikernel = \"net.hvt\"\nargs = [\"--dhcp\"]\n{net}");
+    let module = module("real-network", &[("web", &web)])?;
+    let devices =
+        ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="].map(Into::into);
+    let start = Start::Kernel { image, words: "", module: Some(&module) };
+    // QEMU's own network gives this address.
+    let typed = [("ready: 10.0.2.15/24", "stop web"), ("(web): stopped", "poweroff")];
+    let boot = Trial { start, cpus: 2, devices: &devices, typed: &typed }.boot()?;
+    expect(&boot, Some(0), &["nic0: 52:54:00", "(web): stopped"])
 }
 
 /// The boot module is there, too: its one description is listed.
@@ -84,14 +176,14 @@ fn disc(image: &Path, start: fn(&Path) -> Start<'_>) -> Result<()> {
     fs::write(&config, "[vm]\nname = \"listed\"\nimage = \"listed.hvt\"\n")?;
     let disc = folder.join("test.iso");
     iso::make(image, Some(&bundle::make(&[config])?), "start=none log=debug", &disc)?;
-    let typed = ["configs", "modes", "poweroff"];
-    let boot = Trial { start: start(&disc), cpus: 2, typed: &typed }.boot()?;
+    let typed = ["configs", "modes", "poweroff"].map(|line| (PROMPT, line));
+    let boot = Trial { start: start(&disc), cpus: 2, devices: &[], typed: &typed }.boot()?;
     expect(&boot, Some(0), &["cycle counter", "  listed", "of 2 CPUs run"])
 }
 
 fn trial<'a>(image: &'a Path, cpus: u32, words: &'a str) -> Trial<'a> {
     let start = Start::Kernel { image, words, module: None };
-    Trial { start, cpus, typed: &[] }
+    Trial { start, cpus, devices: &[], typed: &[] }
 }
 
 fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {

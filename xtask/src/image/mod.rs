@@ -135,12 +135,14 @@ pub struct Trial<'a> {
     pub start: Start<'a>,
     /// CPUs of the machine.
     pub cpus: u32,
-    /// What is typed, one line after the other: each when the prompt is there.
-    pub typed: &'a [&'a str],
+    /// More arguments for QEMU.
+    pub devices: &'a [String],
+    /// What is typed, one line after the other: each when what is before it was just printed.
+    pub typed: &'a [(&'a str, &'a str)],
 }
 
 /// The console's prompt.
-const PROMPT: &[u8] = b"hv> ";
+pub const PROMPT: &str = "hv> ";
 /// A machine that is not done by then is ended; a boot takes about two seconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -150,6 +152,7 @@ impl Trial<'_> {
         let mut qemu = programs::qemu()?.command();
         hardware(&mut qemu, 512, self.cpus);
         self.start.add(&mut qemu)?;
+        qemu.args(self.devices);
         qemu.args(["-serial", "stdio"]);
         let mut command = crate::qemu::bounded(&qemu, LIMIT);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -157,12 +160,10 @@ impl Trial<'_> {
         let mut input = child.stdin.take().context("no pipe to QEMU")?;
         let output = child.stdout.take().context("no pipe from QEMU")?;
         let mut shown = Vec::new();
-        let mut typed = self.typed.iter();
+        let mut typed = self.typed.iter().peekable();
         for byte in BufReader::new(output).bytes() {
             shown.push(byte?);
-            if shown.ends_with(PROMPT)
-                && let Some(line) = typed.next()
-            {
+            if let Some((_, line)) = typed.next_if(|(after, _)| shown.ends_with(after.as_bytes())) {
                 // QEMU may have ended: then there is no more output either.
                 let _ = write!(input, "{line}\r").and_then(|()| input.flush());
             }
