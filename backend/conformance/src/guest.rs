@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::Outcome;
+use crate::{Host, Outcome};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -69,6 +69,7 @@ pub(crate) fn unused() -> Arc<dyn ExitHandler> {
 pub struct Guest<V: BackendVm> {
     vcpu: V::Vcpu,
     vm: V,
+    interrupted: fn(),
 }
 
 impl<V: BackendVm> Guest<V> {
@@ -76,7 +77,7 @@ impl<V: BackendVm> Guest<V> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn new<B: Backend<Vm = V>>(backend: &B, code: &[u8]) -> Result<Self, String> {
+    pub fn new<B: Backend<Vm = V>>(backend: &Host<B>, code: &[u8]) -> Result<Self, String> {
         Self::with(backend, code, |_| Ok(()))
     }
 
@@ -85,7 +86,7 @@ impl<V: BackendVm> Guest<V> {
     /// # Errors
     /// The backend's.
     pub fn with<B: Backend<Vm = V>>(
-        backend: &B,
+        backend: &Host<B>,
         code: &[u8],
         fill: impl FnOnce(&GuestMemory) -> Outcome,
     ) -> Result<Self, String> {
@@ -101,7 +102,7 @@ impl<V: BackendVm> Guest<V> {
         vm.protect(TEXT..TEXT + 0x2000, Perms::READ | Perms::EXEC).map_err(text)?;
         vm.protect(TEXT + 0x2000..TEXT + 0x3000, Perms::empty()).map_err(text)?;
         let vcpu = vm.create_vcpu(VcpuState::X86(state()), unused()).map_err(text)?;
-        Ok(Self { vcpu, vm })
+        Ok(Self { vcpu, vm, interrupted: backend.interrupted })
     }
 
     /// Its memory.
@@ -117,9 +118,10 @@ impl<V: BackendVm> Guest<V> {
     pub fn answer(&mut self, mut entry: VmEntry) -> Result<VmExit, String> {
         loop {
             match self.vcpu.run(entry).map_err(text)? {
-                VmExit::Interrupted => entry = VmEntry::Continue,
+                VmExit::Interrupted => (self.interrupted)(),
                 exit => return Ok(exit),
             }
+            entry = VmEntry::Continue;
         }
     }
 

@@ -20,16 +20,32 @@ use hypervisor::vcpu::Backend;
 /// How a case ended; the text says what was expected and what came.
 pub type Outcome = Result<(), String>;
 
+/// A backend, and what its host does when a vCPU was interrupted for it.
+pub struct Host<'a, B> {
+    /// The backend.
+    pub backend: &'a B,
+    /// Lets the host take its interrupt.
+    pub interrupted: fn(),
+}
+
+impl<B> core::ops::Deref for Host<'_, B> {
+    type Target = B;
+
+    fn deref(&self) -> &B {
+        self.backend
+    }
+}
+
 /// A case of a suite: its name and what it does.
-pub(crate) type Case<B> = (&'static str, fn(&B) -> Outcome);
+pub(crate) type Case<B> = (&'static str, fn(&Host<B>) -> Outcome);
 
 /// Runs every case for unikernels, tells each one's outcome, and whether all went well.
-pub fn run<B: Backend>(backend: &B, tell: &mut dyn FnMut(&'static str, &Outcome)) -> bool {
+pub fn run<B: Backend>(backend: &Host<B>, tell: &mut dyn FnMut(&'static str, &Outcome)) -> bool {
     all(backend, &unikernel::cases::<B>(), tell)
 }
 
 pub(crate) fn all<B>(
-    backend: &B,
+    backend: &Host<B>,
     cases: &[Case<B>],
     tell: &mut dyn FnMut(&'static str, &Outcome),
 ) -> bool {

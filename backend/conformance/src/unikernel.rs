@@ -1,7 +1,7 @@
 //! Guests without interrupts, as unikernels are.
 
 use crate::guest::{DATA, DEVICE, Guest, TEXT, out, same};
-use crate::{Case, Outcome, code};
+use crate::{Case, Host, Outcome, code};
 use alloc::format;
 use hypervisor::memory::{Gpa, Gva};
 use hypervisor::vcpu::{Backend, VmEntry, VmExit};
@@ -42,7 +42,7 @@ code!(ports:
     "hlt",
 );
 
-fn port_widths<B: Backend>(backend: &B) -> Outcome {
+fn port_widths<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, ports())?;
     guest.expect(out(0x500, 4, 0x1122_3344))?;
     guest.expect(out(0x500, 2, 0x3344))?;
@@ -74,7 +74,7 @@ code!(strings:
     "hlt",
 );
 
-fn string_ports<B: Backend>(backend: &B) -> Outcome {
+fn string_ports<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::with(backend, strings(), |memory| {
         memory.write_bytes(Gpa(DATA), &[1, 2, 3, 4, 5, 6, 7]).map_err(crate::guest::text)
     })?;
@@ -116,7 +116,7 @@ fn mmio(size: u8, write: Option<u64>) -> VmExit {
     VmExit::Mmio { gpa: Gpa(DEVICE), size, write }
 }
 
-fn device_memory<B: Backend>(backend: &B) -> Outcome {
+fn device_memory<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, devices())?;
     guest.expect(mmio(8, Some(0x1122_3344_5566_7788)))?;
     guest.expect(mmio(2, Some(0x7788)))?;
@@ -157,7 +157,7 @@ code!(arithmetic:
     "hlt",
 );
 
-fn device_arithmetic<B: Backend>(backend: &B) -> Outcome {
+fn device_arithmetic<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, arithmetic())?;
     guest.expect(mmio(4, None))?;
     guest.expect_after(VmEntry::Data(0x1200), mmio(4, Some(0x120f)))?;
@@ -197,7 +197,7 @@ code!(device_copies:
     "hlt",
 );
 
-fn device_strings<B: Backend>(backend: &B) -> Outcome {
+fn device_strings<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::with(backend, device_copies(), |memory| {
         memory.write_bytes(Gpa(DATA), &[1, 0, 0, 0, 2]).map_err(crate::guest::text)
     })?;
@@ -216,25 +216,25 @@ code!(rewrites_text: "nop", "mov dword ptr [0x100ffc], eax", "hlt");
 code!(pushes_into_text: "nop", "mov esp, 0x102000", "push rax", "hlt");
 code!(reads_nothing: "nop", "mov rax, [0x102008]", "hlt");
 
-fn fault<B: Backend>(backend: &B, code: &[u8], rip: u64, address: u64) -> Outcome {
+fn fault<B: Backend>(backend: &Host<B>, code: &[u8], rip: u64, address: u64) -> Outcome {
     let mut guest = Guest::new(backend, code)?;
     let expected = VmExit::MemoryFault { rip: Gva(rip), address: Some(Gpa(address)) };
     guest.expect(expected.clone())?;
     guest.expect(expected)
 }
 
-fn text_is_protected<B: Backend>(backend: &B) -> Outcome {
+fn text_is_protected<B: Backend>(backend: &Host<B>) -> Outcome {
     fault(backend, rewrites_text(), TEXT + 1, TEXT + 0xffc)?;
     fault(backend, pushes_into_text(), TEXT + 6, TEXT + 0x1ff8)
 }
 
-fn closed_memory<B: Backend>(backend: &B) -> Outcome {
+fn closed_memory<B: Backend>(backend: &Host<B>) -> Outcome {
     fault(backend, reads_nothing(), TEXT + 1, TEXT + 0x2008)
 }
 
 code!(undefined: "ud2");
 
-fn dies<B: Backend>(backend: &B) -> Outcome {
+fn dies<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, undefined())?;
     match guest.answer(VmEntry::Continue)? {
         VmExit::Shutdown { .. } => Ok(()),
@@ -256,7 +256,7 @@ code!(vectors:
     "jmp 2b",
 );
 
-fn vector_registers<B: Backend>(backend: &B) -> Outcome {
+fn vector_registers<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, vectors())?;
     let data = u32::try_from(DATA).unwrap_or(0);
     for _ in 0..3 {
@@ -298,7 +298,7 @@ code!(counts_otherwise:
     "jmp 2b",
 );
 
-fn two_guests<B: Backend>(backend: &B) -> Outcome {
+fn two_guests<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut first = Guest::new(backend, counts())?;
     let mut second = Guest::new(backend, counts_otherwise())?;
     for round in 1..10 {
@@ -352,7 +352,7 @@ code!(all_registers:
     "hlt",
 );
 
-fn general_registers<B: Backend>(backend: &B) -> Outcome {
+fn general_registers<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, all_registers())?;
     guest.shows(0x0101_0101)?;
     guest.shows(0x6969_6969)?;
@@ -382,7 +382,7 @@ code!(touches:
     "hlt",
 );
 
-fn memory<B: Backend>(backend: &B) -> Outcome {
+fn memory<B: Backend>(backend: &Host<B>) -> Outcome {
     let mut guest = Guest::new(backend, touches())?;
     guest.shows(0)?;
     guest.shows((0x120..0x170).map(|page: u32| page << 12).sum())?;

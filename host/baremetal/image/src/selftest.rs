@@ -3,9 +3,9 @@
 
 use crate::log::info;
 use crate::platform::Machine;
-use crate::scheduled::Scheduled;
 use crate::{memory, thread, time};
 use alloc::string::String;
+use backend_conformance::Host;
 use backend_native::{Frame, GuestRam, Native, Platform};
 use core::sync::atomic::{AtomicU32, Ordering};
 use hypervisor::memory::Gpa;
@@ -160,7 +160,7 @@ fn cpus(machine: &Machine) -> bool {
 /// Small guests make the exits that they should.
 fn vcpus(_: &Machine) -> bool {
     let backend = match Native::new(&Machine) {
-        Ok(backend) => Scheduled(backend),
+        Ok(backend) => backend,
         Err(error) => {
             info!("selftest: vCPUs: {error}");
             return false;
@@ -170,8 +170,8 @@ fn vcpus(_: &Machine) -> bool {
         Ok(()) => info!("selftest: vCPU: {name}: passed"),
         Err(error) => info!("selftest: vCPU: {name}: FAILED: {error}"),
     };
-    backend_conformance::run(&backend, &mut tell)
-        & backend_conformance::machine::run(&backend.0, &mut tell)
+    let host = Host { backend: &backend, interrupted: thread::take_interrupts };
+    backend_conformance::run(&host, &mut tell) & backend_conformance::machine::run(&host, &mut tell)
 }
 
 /// `crash` on the command line: an exception, to see what is printed.

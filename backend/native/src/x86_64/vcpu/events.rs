@@ -18,8 +18,6 @@ const DOUBLE_FAULT: u8 = 8;
 pub(super) struct Events {
     /// For the next entry.
     next: Option<Injection>,
-    /// Was put into this entry.
-    given: Option<Injection>,
     nmi: bool,
     nmi_masked: bool,
     /// The trap flag is set for one instruction, until an NMI can go in; the guest had it so.
@@ -97,7 +95,6 @@ impl Events {
         }
         if let Some(event) = self.next.take() {
             v.inject(event);
-            self.given = Some(event);
         }
     }
 
@@ -106,12 +103,12 @@ impl Events {
             exit_at_once();
         } else if self.nmi_masked {
             // The guest's IRET tells.
-            v.set_nmi_end(true);
         } else if v.shadow() || self.stepping.is_some() {
             self.step_once(v);
         } else {
             self.nmi = false;
             self.nmi_masked = true;
+            v.set_nmi_end(true);
             self.next = Some(Injection::NMI);
         }
     }
@@ -136,7 +133,6 @@ impl Events {
                 self.nmi_masked = false;
             }
         }
-        self.given = None;
     }
 
     /// The guest is at its IRET, which is to be executed, with NMIs let in after it.

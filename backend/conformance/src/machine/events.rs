@@ -1,0 +1,165 @@
+//! Interrupts, exceptions and NMIs into a guest, windows, priorities, deadlines.
+
+use super::fixture::{Pc, state};
+use crate::guest::{TEXT, out, same, text};
+use crate::{Case, Host, Outcome, code};
+use hypervisor::vcpu::machine::{Event, MachineBackend, MachineVcpu};
+use hypervisor::vcpu::{BackendVcpu, VcpuState, VmEntry, VmExit, X86State};
+
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 8] {
+    [
+        ("an interrupt comes when the guest lets it", interrupts),
+        ("the shadow of STI is kept", shadow),
+        ("exceptions are given with their codes", exceptions),
+        ("an NMI is taken once at a time", nmis),
+        ("an NMI waits behind an interrupt", nmi_and_interrupt),
+        ("the task priority is seen on both sides", priority),
+        ("a deadline ends a guest that never exits", deadline),
+        ("a reset begins anew", reset),
+    ]
+}
+
+const INTERRUPT: Event = Event::Interrupt { vector: 0x31 };
+
+code!(lets_in:
+    "mov edx, 0x500",
+    "mov eax, 1", "out dx, eax",
+    "sti",
+    "mov eax, 2",
+    "mov eax, 3",
+    "out dx, eax",
+    "cli",
+    "mov eax, 4", "out dx, eax",
+    "hlt",
+);
+
+fn interrupts<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, lets_in())?;
+    pc.shows(1)?;
+    same(&pc.vcpu.interruptible(), &false)?;
+    pc.vcpu.request_window(true);
+    pc.expect(VmExit::InterruptWindow)?;
+    same(&pc.vcpu.interruptible(), &true)?;
+    pc.vcpu.inject(INTERRUPT);
+    same(&pc.vcpu.interruptible(), &false)?;
+    // Its handler is in memory that the guest has not touched yet: its delivery is interrupted.
+    let go = pc.takes(0x31, 0)?;
+    pc.expect_after(go, out(0x500, 4, 3))?;
+    same(&pc.vcpu.interruptible(), &true)?;
+    pc.vcpu.inject(INTERRUPT);
+    let go = pc.takes(0x31, 0)?;
+    pc.expect_after(go, out(0x500, 4, 4))?;
+    pc.vcpu.request_window(true);
+    pc.vcpu.request_window(false);
+    pc.expect(VmExit::Halt)
+}
+
+code!(stands_in_shadow:
+    "mov ecx, 0x4b564dff",
+    "sti",
+    "rdmsr",
+    "cli",
+    "sti",
+    "hlt",
+    "hlt",
+);
+
+fn shadow<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, stands_in_shadow())?;
+    // RDMSR is in the shadow; when it is done nothing is.
+    pc.expect(VmExit::ReadMsr { index: 0x4b56_4dff })?;
+    pc.expect_after(VmEntry::Data(0), VmExit::Halt)?;
+    same(&pc.vcpu.interruptible(), &true)?;
+    pc.vcpu.inject(INTERRUPT);
+    let go = pc.takes(0x31, 0)?;
+    pc.expect_after(go, VmExit::Halt)
+}
+
+fn exceptions<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, lets_in())?;
+    pc.shows(1)?;
+    pc.vcpu.inject(Event::Exception { vector: 14, error_code: Some(2) });
+    let go = pc.takes(14 | 2 << 8, 0)?;
+    pc.expect_after(go, out(0x500, 4, 3))?;
+    pc.vcpu.inject(Event::Exception { vector: 5, error_code: None });
+    let go = pc.takes(5, 0)?;
+    pc.expect_after(go, out(0x500, 4, 4))
+}
+
+fn nmis<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, lets_in())?;
+    pc.shows(1)?;
+    pc.vcpu.inject(Event::Nmi);
+    let go = pc.takes(2, 0)?;
+    // Two more while it is served are one more.
+    pc.vcpu.inject(Event::Nmi);
+    pc.vcpu.inject(Event::Nmi);
+    let go = pc.takes_after(go, 2, 0)?;
+    pc.expect_after(go, out(0x500, 4, 3))?;
+    pc.expect(out(0x500, 4, 4))?;
+    pc.vcpu.inject(Event::Nmi);
+    let go = pc.takes(2, 0)?;
+    pc.expect_after(go, VmExit::Halt)
+}
+
+fn nmi_and_interrupt<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, lets_in())?;
+    pc.shows(1)?;
+    pc.vcpu.request_window(true);
+    pc.expect(VmExit::InterruptWindow)?;
+    pc.vcpu.inject(INTERRUPT);
+    pc.vcpu.inject(Event::Nmi);
+    // The interrupt's handler is entered, and interrupted before its first instruction.
+    let go = pc.takes(2, 0)?;
+    let go = pc.takes_after(go, 0x31, 0)?;
+    pc.expect_after(go, out(0x500, 4, 3))
+}
+
+code!(priorities:
+    "mov edx, 0x500",
+    "mov eax, 9", "mov cr8, rax",
+    "out dx, eax",
+    "mov rax, cr8", "out dx, eax",
+    "mov eax, 3", "mov cr8, rax",
+    "hlt",
+);
+
+fn priority<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, priorities())?;
+    pc.shows(9)?;
+    same(&pc.vcpu.task_priority(), &0x90)?;
+    pc.vcpu.set_task_priority(0x50);
+    pc.shows(5)?;
+    // What waited may come now.
+    pc.expect(VmExit::InterruptWindow)?;
+    same(&pc.vcpu.task_priority(), &0x30)?;
+    pc.expect(VmExit::Halt)
+}
+
+code!(spins: "2: jmp 2b");
+
+fn deadline<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, spins())?;
+    for _ in 0..3 {
+        pc.vcpu.set_deadline(Some(1));
+        let exit = pc.vcpu.run(VmEntry::Continue).map_err(text)?;
+        same(&exit, &VmExit::Interrupted)?;
+        (backend.interrupted)();
+    }
+    pc.vcpu.set_deadline(None);
+    Ok(())
+}
+
+fn reset<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, lets_in())?;
+    for _ in 0..3 {
+        pc.shows(1)?;
+        pc.vcpu.inject(Event::Nmi);
+        let before = pc.vcpu.cycles();
+        let state = X86State { rip: TEXT, ..state() };
+        pc.vcpu.reset(&VcpuState::X86(state)).map_err(text)?;
+        same(&(pc.vcpu.cycles() >= before), &true)?;
+    }
+    pc.shows(1)?;
+    pc.shows(3)
+}
