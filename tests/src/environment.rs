@@ -25,6 +25,16 @@ pub fn unikernel(name: &str) -> PathBuf {
     path
 }
 
+/// The VM manager; `None` where the tests were not given one.
+pub fn manager() -> Option<PathBuf> {
+    env::var_os("REDOX_VM").map(PathBuf::from).filter(|path| path.is_file())
+}
+
+/// A file of the Linux guest: `vmlinuz` or `initramfs.cpio`.
+pub fn linux(name: &str) -> PathBuf {
+    variable("LINUX").join(name)
+}
+
 /// The backend that is under test; `None` leaves the choice to the tender.
 pub fn backend() -> Option<String> {
     env::var("BACKEND").ok().filter(|backend| !backend.is_empty() && backend != "auto")

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `REDOX_HVT` | path of the tender |
 //! | `UNIKERNELS` | folder with `NAME.hvt` |
+//! | `REDOX_VM`, `LINUX` | path of the VM manager, folder with `vmlinuz` and `initramfs.cpio`; absent: no test of whole machines |
 //! | `BACKEND` | what to pass with `--backend=`; absent: the tender chooses |
 
 #![deny(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod elf;
 pub mod environment;
 pub mod filter;
 pub mod limits;
+pub mod machine;
 pub mod namespace;
 pub mod network;
 pub mod processes;
@@ -28,6 +30,7 @@ pub mod stream;
 pub mod tender;
 
 pub use environment::{backend, tender_path, unikernel};
+pub use machine::Machine;
 pub use running::{Outcome, Running};
 pub use scratch::Scratch;
 pub use tender::Tender;

@@ -88,6 +88,22 @@ impl Running {
         panic!("{}: no `{text}' in the output\n{}", self.shown, self.output());
     }
 
+    /// Waits until standard output has `text` so many times, but no longer than `limit`.
+    ///
+    /// # Panics
+    /// As [`Self::expect`].
+    pub fn expect_times(&mut self, text: &str, times: usize, limit: Duration) -> String {
+        let start = Instant::now();
+        while start.elapsed() < limit && self.ended().is_none() {
+            let seen = self.stdout.now();
+            if seen.matches(text).count() >= times {
+                return seen;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{}: not {times} times `{text}' in the output\n{}", self.shown, self.output());
+    }
+
     /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {

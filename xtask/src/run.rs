@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{linux, tender, unikernel};
+use crate::{image, linux, tender, unikernel};
 
 /// The example that is a whole machine.
 const LINUX: &str = "linux";
@@ -28,13 +28,22 @@ pub struct Options {
 /// Becomes the tender; returns only an error.
 pub fn run(options: &Options) -> Result<i32> {
     if options.example == LINUX {
-        linux::build()?;
-        let mut command = Command::new(tender::build_manager()?);
-        command.arg("run").arg(linux::description()).args(&options.options);
-        return Err(command.exec()).context("cannot start redox-vm");
+        return run_linux(options);
     }
     let image = unikernel::build_example(&options.example)?;
     let mut command = Command::new(tender::build()?);
     command.args(&options.options).arg("--").arg(image).args(&options.arguments);
     Err(command.exec()).context("cannot start the tender")
+}
+
+/// Becomes the VM manager. A processor without virtualization gets what emulates one.
+fn run_linux(options: &Options) -> Result<i32> {
+    linux::build()?;
+    let mut command = Command::new(tender::build_manager()?);
+    if !linux::has_hardware() {
+        command.env("REDOX_HYPERVISOR_IMAGE", image::build()?);
+        command.env("PATH", linux::path_with_qemu()?);
+    }
+    command.arg("run").arg(linux::description()).args(&options.options);
+    Err(command.exec()).context("cannot start redox-vm")
 }

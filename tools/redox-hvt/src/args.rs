@@ -22,6 +22,8 @@ pub enum BackendChoice {
     Kvm,
     /// The sandbox.
     Sandbox,
+    /// The bare-metal image in QEMU, by `redox-vm`.
+    Qemu,
 }
 
 /// An option that concerns a device, in the order given.
@@ -195,7 +197,8 @@ fn backend(value: &str) -> Result<BackendChoice, Refused> {
         "auto" => Ok(BackendChoice::Auto),
         "kvm" => Ok(BackendChoice::Kvm),
         "sandbox" => Ok(BackendChoice::Sandbox),
-        _ => refuse(format!("Unknown backend `{value}': use auto, kvm or sandbox")),
+        "qemu" => Ok(BackendChoice::Qemu),
+        _ => refuse(format!("Unknown backend `{value}': use auto, kvm, sandbox or qemu")),
     }
 }
 

@@ -19,6 +19,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen, String> {
     match choice {
         BackendChoice::Sandbox => Ok(Chosen::Sandbox("it was asked for".to_owned())),
         BackendChoice::Kvm => backend_kvm::Kvm::open().map(Chosen::Kvm).map_err(|e| e.to_string()),
+        BackendChoice::Qemu => Err("--backend=qemu is redox-vm's".to_owned()),
         BackendChoice::Auto => Ok(match auto() {
             Ok(kvm) => Chosen::Kvm(kvm),
             Err(why) => Chosen::Sandbox(why),

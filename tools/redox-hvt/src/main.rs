@@ -7,12 +7,13 @@
 
 #![cfg_attr(not(test), no_main)]
 
+mod emulated;
 mod start;
 
 #[cfg(feature = "static-runtime")]
 use static_runtime as _;
 
-use redox_hvt::args::{self, Command, Options};
+use redox_hvt::args::{self, BackendChoice, Command, Options};
 use redox_hvt::{FAILURE, run, tell, usage};
 use std::ffi::CStr;
 
@@ -33,6 +34,10 @@ fn entry(words: &[&CStr]) -> i32 {
     let (program, words) = words.split_first().map_or((c"redox-hvt", words), |(p, w)| (*p, w));
     tell::set_program(&program.to_string_lossy());
     match args::parse(words) {
+        Ok(Command::Run(options)) if options.backend == BackendChoice::Qemu => {
+            tell::warn(emulated::become_manager(words));
+            FAILURE
+        }
         Ok(Command::Run(options)) => run_or_tell(&options, start_ns),
         Ok(Command::Help) => help(),
         Ok(Command::Version) => {

@@ -15,8 +15,9 @@ KERNEL is the filename of the unikernel to run.
 ARGS are optional arguments passed to the unikernel.
 Core options:
   [ --mem=512 ] (guest memory in MB; or with a unit: 64M, 2G)
-    --backend=auto|kvm|sandbox (how its vCPU runs; auto: KVM where it runs at
-        hardware speed, else a sandboxed process that needs no KVM and no root)
+    --backend=auto|kvm|sandbox|qemu (how its vCPU runs; auto: KVM where it runs
+        at hardware speed, else a sandboxed process that needs no KVM and no
+        root; qemu: our bare-metal image in an emulated processor, by redox-vm)
     -v (say which backend is used and why, and how the tender confines itself)
     --stats=FILE|- (write counters as JSON when the guest ends, and on SIGUSR1)
     --help (display this help)

@@ -8,12 +8,15 @@ mod check;
 mod description;
 mod files;
 mod hvt;
+mod qemu;
 mod run;
 mod stats;
+mod tender;
 mod type1;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use redox_hvt::{FAILURE, tell};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Parser)]
@@ -41,6 +44,12 @@ enum Command {
     /// the VM could not be run, failed, or was ended by a signal.
     #[command(after_help = RUN_EXAMPLES)]
     Run(run::Options),
+    /// What `redox-hvt --backend=qemu` becomes: its options follow
+    #[command(hide = true)]
+    Tender {
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        words: Vec<OsString>,
+    },
     /// Say which mode a VM gets, why, and whether anything stands in its way
     ///
     /// Nothing is run. The status is 0 if the description is good and every file is there.
@@ -85,6 +94,7 @@ fn main() {
     tell::set_program("redox-vm");
     let done = match Arguments::parse().command {
         Command::Run(options) => run::run(&options, start_ns),
+        Command::Tender { words } => tender::run(&words),
         Command::Check { config } => check::check(&config).map(|()| 0),
         Command::Bundle { configs, output } => bundle::write(&configs, &output).map(|()| 0),
     };

@@ -2,10 +2,9 @@
 
 use crate::Backend;
 use crate::description::Description;
-use crate::{hvt, type1};
+use crate::{hvt, qemu, type1};
 use backend_kvm::Kvm;
 use backend_kvm::pc::KvmPcs;
-use hypervisor::config::VmConfig;
 use hypervisor::mode::ModeKind;
 use hypervisor::vcpu::VmSpec;
 use redox_hvt::tell;
@@ -38,27 +37,34 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
         tell::warn(description.resolved);
     }
     match (description.mode(), options.backend) {
-        (_, Backend::Qemu) => Err("--backend=qemu: not in this version yet".to_owned()),
+        (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet".to_owned()),
+        (_, Backend::Qemu) => qemu::run(&description, options),
         (ModeKind::Hvt, _) => hvt::run(&description.vm, options, start_ns),
         (ModeKind::Type1, Backend::Sandbox) => {
             Err("the sandbox runs unikernels only: use --backend=kvm or --backend=qemu".to_owned())
         }
-        (ModeKind::Type1, _) => type1(&description.vm, options, start_ns),
-        (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet".to_owned()),
+        (ModeKind::Type1, _) => type1(&description, options, start_ns),
     }
 }
 
-/// A whole machine: on KVM, or on what needs no hardware.
-fn type1(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, String> {
+/// A whole machine: on KVM, or, with `auto`, on what needs no hardware.
+fn type1(description: &Description, options: &Options, start_ns: u64) -> Result<i32, String> {
     let kvm = match options.backend {
-        Backend::Kvm => Kvm::open().and_then(KvmPcs::new).map_err(|e| e.to_string()),
-        _ => type1_backend(),
+        Backend::Kvm => Kvm::open().and_then(KvmPcs::new).map_err(|e| e.to_string())?,
+        _ => match type1_backend() {
+            Ok(kvm) => kvm,
+            Err(why) => {
+                if options.verbose {
+                    tell::warn(format_args!("not on KVM: {why}"));
+                }
+                return qemu::run(description, options).map_err(|e| format!("{why}; {e}"));
+            }
+        },
     };
-    let kvm = kvm?;
     if options.verbose {
         tell::warn("backend: kvm (it runs guests at hardware speed, or was asked for)");
     }
-    type1::run(vm, kvm, options, start_ns)
+    type1::run(&description.vm, kvm, options, start_ns)
 }
 
 /// Memory of a VM that is only tried: what the trial needs.

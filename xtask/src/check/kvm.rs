@@ -9,7 +9,7 @@ use super::suites::SYSTEM;
 use super::tally::Tally;
 use crate::qemu::Machine;
 use crate::setup::programs;
-use crate::{process, tender, vm};
+use crate::{linux, process, tender, vm};
 
 /// The package of the backend.
 const BACKEND: &str = "backend-kvm";
@@ -21,6 +21,9 @@ pub fn system(filter: Option<&str>) -> Result<Tally> {
     let mut files = vm::own_files()?;
     for program in [programs::PASST, programs::IP, programs::PING] {
         files.add_program(&format!("/opt/bin/{}", program.name), &program.get()?)?;
+    }
+    for name in linux::FILES {
+        files.add_file(&format!("/linux/{name}"), &linux::folder().join(name))?;
     }
     let gdb = programs::small_gdb()?;
     files.add_fetched("/opt/bin/gdb", &gdb.program, &gdb.libraries)?;
@@ -41,6 +44,7 @@ fn script(filter: Option<&str>) -> String {
     let filter = filter.map(|text| text.replace('\'', "'\\''")).unwrap_or_default();
     format!(
         "export REDOX_HVT=/opt/bin/redox-hvt UNIKERNELS=/unikernels BACKEND=kvm\n\
+         export REDOX_VM=/opt/bin/redox-vm LINUX=/linux\n\
          export REDOX_REQUIRE_KVM=1\n\
          failed=0\n\
          for program in /tests/*; do \"$program\" '{filter}' || failed=1; done\n\

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{process, setup, tender, unikernel};
+use crate::{linux, process, setup, tender, unikernel};
 use tally::Tally;
 
 /// Options of `cargo xtask test`.
@@ -57,6 +57,8 @@ pub fn run(options: &Options) -> Result<i32> {
         checks.run("Miri", suites::miri);
     }
     if !options.quick {
+        checks.run_setup("build redox-vm", || tender::build_manager().map(drop));
+        checks.run_setup("make a Linux guest", linux::build);
         checks.run("system tests, KVM in QEMU", || kvm::system(filter));
     }
     Ok(checks.finish())

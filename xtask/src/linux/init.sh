@@ -7,6 +7,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t tmpfs tmpfs /tmp
+@LOAD@
 echo "Linux $(uname -r) with $(nproc) CPUs; poweroff -f, or the end of this shell, ends it"
 setsid cttyhack sh
 poweroff -f

@@ -1,13 +1,22 @@
 //! The guest of `examples/linux.toml`: Debian's kernel, and an initial RAM disk of busybox.
 
-use std::fs;
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 
 use crate::paths;
 use crate::qemu::initramfs::Files;
 use crate::setup::{kernel, programs};
+
+/// Modules for its disks and networks; what the kernel has built in is left out.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
+
+/// Names of the kernel and the initial RAM disk.
+pub const FILES: [&str; 2] = ["vmlinuz", "initramfs.cpio"];
 
 /// Where `examples/linux.toml` finds them.
 pub fn folder() -> PathBuf {
@@ -23,13 +32,67 @@ pub fn description() -> PathBuf {
 pub fn build() -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let kernel = kernel::get()?.image;
-    fs::copy(&kernel, folder.join("vmlinuz"))
-        .with_context(|| format!("cannot copy {}", kernel.display()))?;
+    let kernel = kernel::get()?;
+    fs::copy(&kernel.image, folder.join(FILES[0]))
+        .with_context(|| format!("cannot copy {}", kernel.image.display()))?;
     let mut files = Files::default();
     files.add_file("/bin/busybox", &programs::busybox()?)?;
     files.add_link("/bin/sh", "busybox");
-    files.add_bytes("/init", 0o755, include_bytes!("init.sh").to_vec());
-    fs::write(folder.join("initramfs.cpio"), files.archive()?)?;
+    let mut load = String::new();
+    for (name, contents) in kernel.modules(&MODULES)? {
+        let path = format!("/lib/modules/{name}");
+        load.push_str(&format!("insmod {path}\n"));
+        files.add_bytes(&path, 0o644, contents);
+    }
+    files.add_bytes("/init", 0o755, include_str!("init.sh").replace("@LOAD@", &load).into());
+    fs::write(folder.join(FILES[1]), files.archive()?)?;
     Ok(())
+}
+
+/// Whether this machine's processor can virtualize.
+pub fn has_hardware() -> bool {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.split_whitespace().any(|word| matches!(word, "vmx" | "svm"))
+}
+
+/// `PATH` with QEMU first, which may be a fetched one that wants options and libraries of its own.
+pub fn path_with_qemu() -> Result<OsString> {
+    let folder = paths::work("qemu")?;
+    let script = folder.join("qemu-system-x86_64");
+    fs::write(&script, wrapper(&programs::qemu()?.command()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let old = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder).chain(env::split_paths(&old));
+    env::join_paths(folders).context("PATH cannot hold the folder of QEMU")
+}
+
+/// A script that starts a command with more arguments.
+fn wrapper(command: &Command) -> String {
+    let quote = |text: &std::ffi::OsStr| {
+        let text = text.to_string_lossy();
+        format!("'{}'", text.replace('\'', "'\\''"))
+    };
+    let mut script = "#!/bin/sh\n".to_owned();
+    for (name, value) in command.get_envs() {
+        let value = value.map(quote).unwrap_or_default();
+        script.push_str(&format!("export {}={value}\n", name.to_string_lossy()));
+    }
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
+    script.push_str(&format!("exec {} \"$@\"\n", words.join(" ")));
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapper;
+    use std::process::Command;
+
+    #[test]
+    fn a_wrapper_keeps_words_and_variables() {
+        let mut command = Command::new("/a b/qemu");
+        command.args(["-L", "it's"]).env("X", "1 2");
+        let expected = "#!/bin/sh\nexport X='1 2'\nexec '/a b/qemu' '-L' 'it'\\''s' \"$@\"\n";
+        assert_eq!(wrapper(&command), expected);
+    }
 }

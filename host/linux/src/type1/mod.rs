@@ -17,12 +17,14 @@ use crate::net::{NetError, Port};
 use crate::terminal::Keys;
 use arrivals::Arrivals;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort};
+use hypervisor::memory::GuestSlice;
 use hypervisor::modes::type1::host::{
     Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread,
 };
 use hypervisor::vm::VmId;
 use rustix::io::Errno;
 use serial::{Input, Output};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thread::Thread;
@@ -50,6 +52,22 @@ struct Shared {
 struct State {
     rules: Vec<Rule>,
     work: Vec<(&'static str, Work)>,
+    /// Kernels and the like, kept open: when the guest resets its machine, nothing can be opened
+    /// any more.
+    files: BTreeMap<String, Arc<FileBlob>>,
+}
+
+/// One user of an open file.
+struct SharedBlob(Arc<FileBlob>);
+
+impl Blob for SharedBlob {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
+        self.0.read_at(offset, to)
+    }
 }
 
 impl Shared {
@@ -123,9 +141,15 @@ fn begin(name: &str, work: Work) -> std::io::Result<()> {
 
 impl Type1Host for LinuxHost {
     fn open(&self, path: &str) -> Result<Box<dyn Blob>, HostError> {
+        let mut state = self.shared.state();
+        if let Some(open) = state.files.get(path) {
+            return Ok(Box::new(SharedBlob(Arc::clone(open))));
+        }
         let blob = FileBlob::open(OsStr::new(path)).map_err(|e| failed(e, "opening the file"))?;
-        self.shared.state().rules.extend(blob.rules());
-        Ok(Box::new(blob))
+        state.rules.extend(blob.rules());
+        let blob = Arc::new(blob);
+        state.files.insert(path.to_owned(), Arc::clone(&blob));
+        Ok(Box::new(SharedBlob(blob)))
     }
 
     fn session(&self, _: VmId, _: &str) -> Result<Box<dyn Type1Session>, HostError> {

@@ -1,7 +1,6 @@
 //! The host as the mode uses it.
 
 use super::*;
-use hypervisor::memory::GuestSlice;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Sender, channel};
@@ -81,4 +80,19 @@ fn a_read_only_disk_cannot_be_written() {
     assert!(disk.write_at(0, GuestSlice::from_host(&mut [0; 512])).is_err());
     let missing = session.disk("/nowhere", false).err().unwrap();
     assert_eq!(missing.to_string(), "opening the disk: No such file or directory");
+}
+
+#[test]
+fn a_file_that_was_open_once_stays_so() {
+    let path = std::env::temp_dir().join(format!("type1-host-{}", std::process::id()));
+    std::fs::write(&path, b"kernel").unwrap();
+    let name = path.to_str().unwrap();
+    let host = LinuxHost::new(libc::SIGURG, || {});
+    drop(host.open(name).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let again = host.open(name).unwrap();
+    let mut bytes = [0; 6];
+    assert_eq!(again.read_at(0, GuestSlice::from_host(&mut bytes)), Ok(6));
+    assert_eq!(&bytes, b"kernel");
+    assert!(host.open("/nowhere").is_err());
 }

@@ -146,7 +146,10 @@ impl Machines {
     /// A vCPU's thread.
     fn run(self: Arc<Self>, vm: VmId, mut vcpu: Box<dyn Vcpu>) {
         let (ending, good) = match vcpu.run() {
-            Ok(VcpuExit::Exit { status, .. }) => (format!("exit status {status}"), status == 0),
+            Ok(VcpuExit::Exit { status, .. }) => {
+                crate::end::tell_status(status);
+                (format!("exit status {status}"), status == 0)
+            }
             Ok(VcpuExit::Interrupted) => ("stopped".into(), true),
             Ok(VcpuExit::Fault(line)) => (line.to_string(), false),
             Err(error) => (error.to_string(), false),

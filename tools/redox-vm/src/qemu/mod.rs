@@ -1,0 +1,152 @@
+//! `--backend=qemu`: a VM of any mode where there is no hardware to run it on. Our bare-metal image
+//! runs it, in QEMU's emulated processor, which has SVM.
+//!
+//! The description and what it names go in as one archive, in memory. The serial line is this
+//! terminal. The guest's status comes back through QEMU's debug console (port 0xe9), as the image
+//! writes it there.
+
+mod handed;
+mod programs;
+
+use crate::bundle::Archive;
+use crate::description::Description;
+use crate::run::Options;
+use handed::Handed;
+use hypervisor::config::{ModeSpecificConfig, ResourceKind, VmConfig};
+use redox_hvt::tell;
+use rustix::termios::isatty;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+/// Memory of the machine beside the guest's own and the archive: the image, its tables, stacks.
+const OVERHEAD: u64 = 96 << 20;
+/// QEMU's status where the image says that all went well: twice 16, and one.
+const GOOD: i32 = 33;
+/// And where it says that something did not.
+const BAD: i32 = 35;
+
+/// Runs the VM and gives the status to exit with.
+///
+/// # Errors
+/// In words for a person.
+pub fn run(description: &Description, options: &Options) -> Result<i32, String> {
+    let folder = options.config.parent().unwrap_or(Path::new(""));
+    run_text(&description.vm, &description.text, folder, options.verbose)
+}
+
+/// The same for a description that need not be in a file; its paths are relative to `folder`.
+///
+/// # Errors
+/// In words for a person.
+pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Result<i32, String> {
+    refuse(vm)?;
+    let mut archive = Archive::default();
+    archive.add_text(&vm.name, text, folder)?;
+    let bytes = archive.bytes().map_err(|e| format!("cannot make the boot module: {e}"))?;
+    let module = Handed::new("module", &bytes)?;
+    let status = Handed::new("status", &[])?;
+    let memory = vm.memory.saturating_add(bytes.len() as u64).saturating_add(OVERHEAD);
+    let mut command = Command::new(programs::qemu()?);
+    hardware(&mut command, memory, vm.vcpus);
+    console(&mut command);
+    command.arg("-kernel").arg(programs::image()?).arg("-initrd").arg(module.path());
+    command.arg("-append").arg(words(vm, verbose));
+    command.arg("-debugcon").arg(format!("file:{}", status.path()));
+    if verbose {
+        tell::warn("backend: qemu (our bare-metal image in an emulated processor)");
+    }
+    let ended = wait(&mut command)?;
+    told(&ended, &status.contents())
+}
+
+/// What cannot be given to the image yet.
+fn refuse(vm: &VmConfig) -> Result<(), String> {
+    let (disks, nets) = match &vm.mode_config {
+        ModeSpecificConfig::Type1(type1) => (type1.disks.len(), type1.nets.len()),
+        ModeSpecificConfig::Hvt(hvt) => {
+            let net = |kind: &ResourceKind| matches!(kind, ResourceKind::Net { .. });
+            let nets = hvt.resources.iter().filter(|resource| net(&resource.kind)).count();
+            (hvt.resources.len() - nets, nets)
+        }
+        _ => (0, 0),
+    };
+    for (count, what) in [(disks, "disks"), (nets, "networks")] {
+        if count > 0 {
+            return Err(format!(
+                "--backend=qemu: {what} are not passed through yet: run it on KVM or in the \
+                 sandbox, or without them"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The image's command line: this VM alone, with the whole terminal, and its end is the end. A
+/// unikernel reads nothing, so it needs no console that reads.
+fn words(vm: &VmConfig, verbose: bool) -> String {
+    let level = if verbose { "info" } else { "error" };
+    let reads = matches!(vm.mode_config, ModeSpecificConfig::Type1(_));
+    let console = if reads { "on" } else { "off" };
+    let name = &vm.name;
+    format!("start={name} attach={name} exit console={console} log={level} panic=reset")
+}
+
+fn hardware(command: &mut Command, memory: u64, vcpus: u32) {
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let cpus = cpus.min(usize::try_from(vcpus).unwrap_or(1));
+    command.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-nodefaults"]);
+    command.args(["-display", "none", "-no-reboot"]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    command.arg("-m").arg(format!("{}M", memory.div_ceil(1 << 20)));
+    command.arg("-smp").arg(cpus.to_string());
+}
+
+/// The serial line is standard input and output. At a terminal QEMU has the same keys as we have:
+/// Ctrl-A x leaves, Ctrl-A h tells them.
+fn console(command: &mut Command) {
+    let mux = if isatty(rustix::stdio::stdin()) { "on" } else { "off" };
+    command.arg("-chardev").arg(format!("stdio,id=console,signal=off,mux={mux}"));
+    command.args(["-serial", "chardev:console"]);
+}
+
+fn wait(command: &mut Command) -> Result<ExitStatus, String> {
+    // SAFETY: the child only makes one system call, which involves no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        // It shall not go on without us, whatever ends us.
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    command.status().map_err(|e| format!("cannot start QEMU: {e}"))
+}
+
+/// The guest's status, by what the image has written and how QEMU has ended.
+fn told(ended: &ExitStatus, written: &str) -> Result<i32, String> {
+    let status = written.lines().rev().find_map(|line| line.strip_prefix("status "));
+    match (status.and_then(|number| number.trim().parse().ok()), ended.code()) {
+        (Some(status), _) => Ok(status),
+        // QEMU was left by its keys.
+        (None, Some(0 | GOOD)) => Ok(0),
+        (None, Some(BAD)) => Err("the guest did not end well; -v tells more".to_owned()),
+        (None, _) => Err(format!("QEMU ended with {ended}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn the_guests_status_comes_first() {
+        let ended = |code: i32| ExitStatus::from_raw(code << 8);
+        assert_eq!(told(&ended(BAD), "status 7\n"), Ok(7));
+        assert_eq!(told(&ended(GOOD), ""), Ok(0));
+        assert_eq!(told(&ended(0), "noise\n"), Ok(0));
+        assert!(told(&ended(BAD), "").is_err());
+        assert!(told(&ended(1), "status x\n").is_err());
+    }
+}
