@@ -63,7 +63,7 @@ fn bad_values_are_one_line() {
         ("--mem=-1", "Malformed argument to --mem"),
         ("--mem=64X", "Malformed argument to --mem"),
         ("--gdb-port=65536", "Malformed argument to --gdb-port"),
-        ("--backend=xen", "Unknown backend `xen': use auto, kvm or sandbox"),
+        ("--backend=xen", "Unknown backend `xen': use auto, kvm, sandbox or qemu"),
     ] {
         let run = Tender::bare().options([option, "k"]).run();
         run.assert_ends(1, text);
