@@ -43,6 +43,14 @@ enum VcpuOf<P: Platform> {
     Svm(Vcpu<P, Svm<P>>),
 }
 
+/// The same backend, for another mode: both share what their guests compete for.
+impl<P: Platform> Clone for Native<P> {
+    fn clone(&self) -> Self {
+        let Shared::Svm(shared) = &self.vendor;
+        Self { platform: self.platform, vendor: Shared::Svm(Arc::clone(shared)) }
+    }
+}
+
 impl<P: Platform> Native<P> {
     /// Looks whether this processor can run guests. Each CPU is made ready when it first runs one.
     ///

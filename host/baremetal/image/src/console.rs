@@ -15,6 +15,10 @@ macro_rules! say {
     ($($text:tt)*) => { say(format_args!($($text)*)) };
 }
 
+/// How often a guest's full buffer is tried again, and how long after: for a second in all.
+const PATIENCE: u32 = 100;
+const RETRY_NS: u64 = 10_000_000;
+
 /// Reads and carries out what is typed, for ever.
 pub fn run(machines: &Arc<Machines>) {
     serial::receive_for(thread::current());
@@ -30,11 +34,20 @@ pub fn run(machines: &Arc<Machines>) {
                 }
                 Typed::Line(Event::Complete) => complete(machines),
                 Typed::Line(Event::None | Event::Abandoned) => {}
-                // No mode takes input yet.
-                Typed::Guest(..) => {}
+                Typed::Guest(vm, byte) => type_in(machines, vm, byte),
             }
         }
         thread::park(None);
+    }
+}
+
+/// Gives a guest a byte. A guest whose buffer stays full loses it, as on any serial line.
+fn type_in(machines: &Machines, vm: u32, byte: u8) {
+    for _ in 0..PATIENCE {
+        if machines.type_in(vm, byte) {
+            return;
+        }
+        thread::park(Some(time::now().saturating_add(RETRY_NS)));
     }
 }
 

@@ -3,8 +3,12 @@
 
 use crate::thread;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
 use hypervisor::memory::{GuestMemory, Perms};
+use hypervisor::vcpu::machine::{
+    CpuidEntry, Event, LocalControllers, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
+};
 use hypervisor::vcpu::{
     Backend, BackendCaps, BackendError, BackendVcpu, BackendVm, Doorbell, ExitHandler, VcpuState,
     VmEntry, VmExit, VmSpec,
@@ -83,5 +87,68 @@ impl<C: BackendVcpu> BackendVcpu for ScheduledVcpu<C> {
             thread::take_attention();
         }
         Ok(exit)
+    }
+}
+
+impl<B: MachineBackend> MachineBackend for Scheduled<B> {
+    fn create_machine(&self, spec: &MachineSpec<'_>) -> Result<Self::Vm, BackendError> {
+        self.0.create_machine(spec).map(Scheduled)
+    }
+
+    fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, BackendError> {
+        self.0.supported_cpuid()
+    }
+}
+
+impl<V: MachineVm> MachineVm for Scheduled<V> {
+    fn local_controllers(&self) -> Option<Arc<dyn LocalControllers>> {
+        self.0.local_controllers()
+    }
+
+    fn create_machine_vcpu(
+        &self,
+        index: u32,
+        cpuid: &[CpuidEntry],
+        state: VcpuState,
+        handler: Arc<dyn ExitHandler>,
+    ) -> Result<Self::Vcpu, BackendError> {
+        let inner = self.0.create_machine_vcpu(index, cpuid, state, handler)?;
+        Ok(ScheduledVcpu { inner, held: None })
+    }
+}
+
+impl<C: MachineVcpu> MachineVcpu for ScheduledVcpu<C> {
+    fn interruptible(&self) -> bool {
+        self.inner.interruptible()
+    }
+
+    fn inject(&mut self, event: Event) {
+        self.inner.inject(event);
+    }
+
+    fn request_window(&mut self, wanted: bool) {
+        self.inner.request_window(wanted);
+    }
+
+    fn task_priority(&self) -> u8 {
+        self.inner.task_priority()
+    }
+
+    fn set_task_priority(&mut self, priority: u8) {
+        self.inner.set_task_priority(priority);
+    }
+
+    fn set_deadline(&mut self, monotonic_ns: Option<u64>) {
+        self.inner.set_deadline(monotonic_ns);
+    }
+
+    fn cycles(&self) -> u64 {
+        self.inner.cycles()
+    }
+
+    fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError> {
+        // What asked before the reset is not answered after it.
+        self.held = None;
+        self.inner.reset(state)
     }
 }

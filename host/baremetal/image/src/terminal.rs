@@ -110,7 +110,6 @@ pub enum Typed {
     /// For the line.
     Line(Event),
     /// For the guest that is attached.
-    #[allow(dead_code)]
     Guest(u32, u8),
 }
 

@@ -12,6 +12,7 @@ use host_baremetal::disk;
 use host_baremetal::net::switch::Switch;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind};
 use hypervisor::modes::hvt::mode::{HvtHost, HvtSession};
+use hypervisor::modes::type1::host::ConsoleInput;
 use hypervisor::sync::Mutex;
 use hypervisor::vm::VmId;
 
@@ -26,12 +27,19 @@ pub struct Machine {
     pub files: Arc<Files>,
     /// Networks by name; made when they are first named.
     switches: Mutex<BTreeMap<String, Arc<Switch>>>,
+    /// Where what is typed to a VM goes, of those that take it. A leaf lock.
+    pub inputs: Mutex<BTreeMap<VmId, Arc<dyn ConsoleInput>>>,
 }
 
 impl Machine {
     /// A machine with this boot module.
     pub fn new(files: Files) -> Self {
-        Self { devices: Mutex::new(None), files: Arc::new(files), switches: Mutex::default() }
+        Self {
+            devices: Mutex::new(None),
+            files: Arc::new(files),
+            switches: Mutex::default(),
+            inputs: Mutex::default(),
+        }
     }
 
     /// The machine's devices. Only the console and the first thread make VMs, one at a time, so
@@ -76,7 +84,8 @@ impl Machine {
     }
 }
 
-/// The machine, as HVT mode is lent it.
+/// The machine, as modes are lent it.
+#[derive(Clone)]
 pub struct Host(pub Arc<Machine>);
 
 impl HvtHost for Host {

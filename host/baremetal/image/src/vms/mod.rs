@@ -5,6 +5,7 @@ mod clock;
 mod files;
 mod host;
 mod session;
+mod type1;
 
 pub use files::Files;
 
@@ -24,6 +25,7 @@ use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
 use hypervisor::mode::{Hypervisor, ModeCapabilities, Vcpu, VcpuExit, VmInfo};
 use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::mode::{Hvt, HvtLent};
+use hypervisor::modes::type1::mode::{Type1, Type1Lent};
 use hypervisor::sync::Mutex;
 use hypervisor::vm::{Limits, VmId};
 
@@ -73,8 +75,9 @@ impl Machines {
         let host = Host(machine.clone());
         let added = Native::new(&crate::platform::Machine).map_err(|error| error.to_string());
         let added = added.and_then(|backend| {
-            let backend = Scheduled(backend);
-            let lent = HvtLent { backend, host, arch: GuestArch::X86_64 };
+            let lent = Type1Lent { backend: Scheduled(backend.clone()), host: host.clone() };
+            hypervisor.add::<Type1<_, _>>(lent).map_err(|error| error.to_string())?;
+            let lent = HvtLent { backend: Scheduled(backend), host, arch: GuestArch::X86_64 };
             hypervisor.add::<Hvt<_, _>>(lent).map_err(|error| error.to_string())
         });
         if let Err(error) = added {
@@ -178,6 +181,14 @@ impl Machines {
                 idle(all_good);
             }
         }
+    }
+
+    /// Gives a VM a byte that was typed. `false` if it has no room for it now.
+    pub fn type_in(&self, vm: u32, byte: u8) -> bool {
+        let id = VmId::new(vm);
+        let input = id.and_then(|id| self.machine.inputs.lock().get(&id).cloned());
+        // A unikernel has no input: what is typed to it is gone.
+        input.is_none_or(|input| input.type_in(&[byte]) == 1)
     }
 
     /// Calls `work`, once, when no vCPU runs any more, with whether all ended well.

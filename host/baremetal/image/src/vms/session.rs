@@ -64,15 +64,14 @@ impl HvtSession for Session {
         interface: &str,
         mac: Option<[u8; 6]>,
     ) -> Result<Box<dyn NetPort>, HostError> {
-        let [.., a, b] = self.vm.get().to_be_bytes();
-        // Locally administered; a manifest has at most 64 devices.
-        let own = [2, b'R', b'H', a, b, handle.to_be_bytes()[3]];
         let switch = self.machine.switch(interface)?;
         let taken = HostError::new(
             HostErrorKind::Denied,
             "another VM on this network has that hardware address: choose another",
         );
-        let port = Port::connect(switch, mac.unwrap_or(own), self.kick.clone()).ok_or(taken)?;
+        let port =
+            Port::connect(switch, mac.unwrap_or(own_mac(self.vm, handle)), self.kick.clone())
+                .ok_or(taken)?;
         self.queues.push((handle, port.queue().clone()));
         Ok(Box::new(port))
     }
@@ -92,7 +91,15 @@ impl HvtSession for Session {
     }
 }
 
-struct VmConsole(u32);
+/// The hardware address of a VM's network that asks for none: locally administered. A VM has at
+/// most 64 networks.
+pub(super) fn own_mac(vm: VmId, index: u32) -> [u8; 6] {
+    let [.., a, b] = vm.get().to_be_bytes();
+    [2, b'R', b'H', a, b, index.to_be_bytes()[3]]
+}
+
+/// What a VM prints.
+pub(super) struct VmConsole(pub(super) u32);
 
 impl Console for VmConsole {
     fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
