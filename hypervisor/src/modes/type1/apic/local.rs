@@ -20,6 +20,7 @@ use alloc::sync::Arc;
 /// The timer's entry in [`LVT_BITS`].
 const TIMER: usize = 0;
 const LINT0: usize = 3;
+const LINT1: usize = 4;
 const ERROR: usize = 5;
 
 /// A local APIC.
@@ -381,8 +382,13 @@ impl LocalApic {
             n::SVR => SVR_BITS,
             n::DIVIDE => DIVIDE_BITS,
             n::INITIAL_COUNT => u32::MAX,
-            // Of the entries' status bits a write of what was read is legal.
-            n::LVT_TIMER..=n::LVT_ERROR => LVT_BITS[usize::from(index - n::LVT_TIMER)] | 1 << 12,
+            // Writes to the entries' status bits are legal and change nothing: delivery status, and
+            // remote IRR of the two pins, which Linux sets when it powers off.
+            n::LVT_TIMER..=n::LVT_ERROR => {
+                let entry = usize::from(index - n::LVT_TIMER);
+                let pin = entry == LINT0 || entry == LINT1;
+                LVT_BITS[entry] | 1 << 12 | u32::from(pin) << 14
+            }
             _ => return Err(Refused),
         };
         if high != 0 || low & !allowed != 0 {
