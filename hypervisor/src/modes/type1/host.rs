@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 /// A host that Type 1 mode can run guests on.
 pub trait Type1Host: Send + Sync {
-    /// Opens a kernel, an initial RAM disk or firmware. It is read when the VM is made, and again
-    /// when its guest resets the machine.
+    /// Opens a kernel, an initial RAM disk or firmware. It stays open for as long as the VM is
+    /// there, and is read again when the guest resets the machine.
     ///
     /// # Errors
     /// The host's.

@@ -21,15 +21,15 @@ use core::ops::Range;
 
 /// How a machine starts, again and again.
 pub struct Loader {
-    host: Arc<dyn Type1Host>,
     memory: u64,
     vcpus: u32,
     /// How many bits a guest-physical address has.
     address_bits: u32,
-    kernel: Option<String>,
-    initrd: Option<String>,
+    /// Images stay open: a host may be confined, and open nothing any more, when a guest resets.
+    kernel: Option<Box<dyn Blob>>,
+    initrd: Option<Box<dyn Blob>>,
     cmdline: String,
-    firmware: Option<(String, Rom)>,
+    firmware: Option<(Box<dyn Blob>, Rom)>,
     serial: bool,
 }
 
@@ -39,15 +39,16 @@ impl Loader {
     /// # Errors
     /// If there is neither kernel nor firmware, or the firmware is none.
     pub fn new(
-        host: Arc<dyn Type1Host>,
+        host: &dyn Type1Host,
         config: &Type1Config,
         kernel: Option<String>,
         (memory, vcpus, address_bits): (u64, u32, u32),
     ) -> Result<Self, Type1Error> {
         let firmware = match &config.firmware {
             Some(name) if kernel.is_none() => {
-                let rom = Rom::new(open(&*host, "firmware", name)?.len())?;
-                Some((name.clone(), rom))
+                let blob = open(host, "firmware", name)?;
+                let rom = Rom::new(blob.len())?;
+                Some((blob, rom))
             }
             _ => None,
         };
@@ -55,8 +56,10 @@ impl Loader {
             return Err(Type1Error::NothingToStart);
         }
         let serial = config.console == Type1Console::Serial;
-        let (initrd, cmdline) = (config.initrd.clone(), config.cmdline.clone());
-        Ok(Self { host, memory, vcpus, address_bits, kernel, initrd, cmdline, firmware, serial })
+        let kernel = kernel.map(|name| open(host, "kernel", &name)).transpose()?;
+        let initrd = config.initrd.as_deref().map(|name| open(host, "initrd", name));
+        let (initrd, cmdline) = (initrd.transpose()?, config.cmdline.clone());
+        Ok(Self { memory, vcpus, address_bits, kernel, initrd, cmdline, firmware, serial })
     }
 
     /// RAM in bytes.
@@ -89,8 +92,8 @@ impl Loader {
     /// # Errors
     /// If the firmware cannot be read.
     pub fn load_rom(&self, memory: &GuestMemory) -> Result<(), Type1Error> {
-        if let Some((name, rom)) = &self.firmware {
-            rom.load(&*open(&*self.host, "firmware", name)?, memory)?;
+        if let Some((blob, rom)) = &self.firmware {
+            rom.load(&**blob, memory)?;
         }
         Ok(())
     }
@@ -105,26 +108,23 @@ impl Loader {
     ) -> Result<X86State, Type1Error> {
         clear_low(memory)?;
         let facts = self.facts(parts.pci.ecam());
-        if let Some((name, rom)) = &self.firmware {
-            self.load_shadow(name, rom, memory)?;
+        if let Some((blob, rom)) = &self.firmware {
+            self.load_shadow(&**blob, rom, memory)?;
             self.offer(facts, memory, parts, board)?;
             return Ok(state::reset(signature));
         }
-        let name = self.kernel.as_deref().ok_or(Type1Error::NothingToStart)?;
-        let kernel = open(&*self.host, "kernel", name)?;
-        let ramdisk = self.initrd.as_deref().map(|name| open(&*self.host, "initrd", name));
-        let ramdisk = ramdisk.transpose()?;
+        let kernel = self.kernel.as_deref().ok_or(Type1Error::NothingToStart)?;
         let reserved: Vec<_> = facts.ecam.clone().into_iter().collect();
         let rsdp = Tables::build(&facts).install(memory)?;
         let ram = ram(self.memory);
         let given = Given {
             ram: &ram,
             cmdline: self.cmdline.as_bytes(),
-            ramdisk: ramdisk.as_deref(),
+            ramdisk: self.initrd.as_deref(),
             rsdp,
         };
         let rows = map::without_firmware(&ram, &reserved);
-        Ok(start(&*kernel, memory, &given, &rows)?)
+        Ok(start(kernel, memory, &given, &rows)?)
     }
 
     fn facts(&self, ecam: Option<Range<u64>>) -> Facts {
@@ -139,11 +139,15 @@ impl Loader {
     }
 
     /// Firmware's last part, below 1 MiB, which a guest may have changed.
-    fn load_shadow(&self, name: &str, rom: &Rom, memory: &GuestMemory) -> Result<(), Type1Error> {
-        let blob = open(&*self.host, "firmware", name)?;
+    fn load_shadow(
+        &self,
+        blob: &dyn Blob,
+        rom: &Rom,
+        memory: &GuestMemory,
+    ) -> Result<(), Type1Error> {
         let size = rom.low.end - rom.low.start;
         let offset = (FIRMWARE_END - rom.high.start).saturating_sub(size);
-        read::load(&*blob, "the firmware", offset, size, memory, Gpa(rom.low.start))?;
+        read::load(blob, "the firmware", offset, size, memory, Gpa(rom.low.start))?;
         Ok(())
     }
 

@@ -34,7 +34,7 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         let kernel = self.kernel(config, &mut type1)?;
         let supported = self.backend.supported_cpuid()?;
         let size = (config.memory, config.vcpus, address_bits(&supported));
-        let loader = Loader::new(self.host.clone(), &type1, kernel, size)?;
+        let loader = Loader::new(&*self.host, &type1, kernel, size)?;
         let spec = MachineSpec { ram: &loader.ranges(), vcpus: config.vcpus };
         let mut vm = self.backend.create_machine(&spec)?;
         loader.load_rom(vm.memory())?;
