@@ -5,14 +5,16 @@
 //! terminal. The guest's status comes back through QEMU's debug console (port 0xe9), as the image
 //! writes it there.
 
+mod devices;
 mod handed;
 mod programs;
 
 use crate::bundle::Archive;
 use crate::description::Description;
 use crate::run::Options;
+use devices::Devices;
 use handed::Handed;
-use hypervisor::config::{ModeSpecificConfig, ResourceKind, VmConfig};
+use hypervisor::config::{ModeSpecificConfig, VmConfig};
 use redox_hvt::tell;
 use rustix::termios::isatty;
 use std::os::unix::process::CommandExt;
@@ -40,9 +42,10 @@ pub fn run(description: &Description, options: &Options) -> Result<i32, String> 
 /// # Errors
 /// In words for a person.
 pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Result<i32, String> {
-    refuse(vm)?;
+    let mut devices = Devices::default();
+    let text = devices.take(text, folder)?;
     let mut archive = Archive::default();
-    archive.add_text(&vm.name, text, folder)?;
+    archive.add_text(&vm.name, &text, folder)?;
     let bytes = archive.bytes().map_err(|e| format!("cannot make the boot module: {e}"))?;
     let module = Handed::new("module", &bytes)?;
     let status = Handed::new("status", &[])?;
@@ -50,6 +53,7 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     let mut command = Command::new(programs::qemu()?);
     hardware(&mut command, memory, vm.vcpus);
     console(&mut command);
+    devices.plug(&mut command);
     command.arg("-kernel").arg(programs::image()?).arg("-initrd").arg(module.path());
     command.arg("-append").arg(words(vm, verbose));
     command.arg("-debugcon").arg(format!("file:{}", status.path()));
@@ -60,36 +64,14 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     told(&ended, &status.contents())
 }
 
-/// What cannot be given to the image yet.
-fn refuse(vm: &VmConfig) -> Result<(), String> {
-    let (disks, nets) = match &vm.mode_config {
-        ModeSpecificConfig::Type1(type1) => (type1.disks.len(), type1.nets.len()),
-        ModeSpecificConfig::Hvt(hvt) => {
-            let net = |kind: &ResourceKind| matches!(kind, ResourceKind::Net { .. });
-            let nets = hvt.resources.iter().filter(|resource| net(&resource.kind)).count();
-            (hvt.resources.len() - nets, nets)
-        }
-        _ => (0, 0),
-    };
-    for (count, what) in [(disks, "disks"), (nets, "networks")] {
-        if count > 0 {
-            return Err(format!(
-                "--backend=qemu: {what} are not passed through yet: run it on KVM or in the \
-                 sandbox, or without them"
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// The image's command line: this VM alone, with the whole terminal, and its end is the end. A
 /// unikernel reads nothing, so it needs no console that reads.
 fn words(vm: &VmConfig, verbose: bool) -> String {
-    let level = if verbose { "info" } else { "error" };
+    let level = if verbose { "info" } else { "warn" };
     let reads = matches!(vm.mode_config, ModeSpecificConfig::Type1(_));
     let console = if reads { "on" } else { "off" };
     let name = &vm.name;
-    format!("start={name} attach={name} exit console={console} log={level} panic=reset")
+    format!("start={name} attach={name} exit console={console} log={level}")
 }
 
 fn hardware(command: &mut Command, memory: u64, vcpus: u32) {

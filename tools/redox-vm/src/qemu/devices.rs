@@ -1,0 +1,141 @@
+//! Disks and networks on their way through QEMU: each becomes a virtio device of the machine, and
+//! the description that the image gets names it as the image numbers it, `diskN` or `nicN`.
+
+use crate::description::beside;
+use std::path::Path;
+use std::process::Command;
+use toml::{Table, Value};
+
+/// Networks in the words of this host that QEMU has too.
+const USER: &str = "user";
+
+/// The devices of one machine.
+#[derive(Default)]
+pub struct Devices {
+    /// File, and whether it may only be read.
+    disks: Vec<(String, bool)>,
+    /// QEMU's words for each network's other end.
+    nets: Vec<String>,
+}
+
+impl Devices {
+    /// Takes the disks and networks of a description, whose paths are relative to `folder`, and
+    /// gives the description as the image shall have it.
+    ///
+    /// # Errors
+    /// In words for a person.
+    pub fn take(&mut self, text: &str, folder: &Path) -> Result<String, String> {
+        let mut root: Table = text.parse().map_err(|e| format!("{e}"))?;
+        let lists = [("hvt", "resources"), ("type1", "disks"), ("type1", "nets")];
+        for (mode, list) in lists {
+            let vm = root.get_mut("vm").and_then(|vm| vm.get_mut(mode));
+            let rows = vm.and_then(|mode| mode.get_mut(list)).and_then(Value::as_array_mut);
+            let rows = rows.into_iter().flatten().filter_map(Value::as_table_mut);
+            for row in rows {
+                let kind = row.get("type").and_then(Value::as_str);
+                if list == "nets" || kind == Some("net") {
+                    self.net(row)?;
+                } else {
+                    self.disk(row, folder);
+                }
+            }
+        }
+        Ok(root.to_string())
+    }
+
+    fn disk(&mut self, row: &mut Table, folder: &Path) {
+        let Some(Value::String(path)) = row.get("path") else { return };
+        let file = beside(folder, path);
+        let read_only = row.get("read_only").and_then(Value::as_bool).unwrap_or(false);
+        row.insert("path".to_owned(), format!("disk{}", self.disks.len()).into());
+        self.disks.push((file, read_only));
+    }
+
+    fn net(&mut self, row: &mut Table) -> Result<(), String> {
+        let interface = row.get("interface").and_then(Value::as_str).unwrap_or(USER);
+        self.nets.push(other_end(interface)?);
+        let number = self.nets.len() - 1;
+        row.insert("interface".to_owned(), format!("nic{number}").into());
+        Ok(())
+    }
+
+    /// Gives QEMU the devices, in their order.
+    pub fn plug(&self, command: &mut Command) {
+        for (number, (file, read_only)) in self.disks.iter().enumerate() {
+            let read_only = if *read_only { "on" } else { "off" };
+            // A comma ends a value, unless it is doubled.
+            let file = file.replace(',', ",,");
+            command.arg("-drive").arg(format!(
+                "if=none,id=disk{number},format=raw,read-only={read_only},file={file}"
+            ));
+            let device = format!("virtio-blk-pci,disable-legacy=on,drive=disk{number}");
+            command.arg("-device").arg(device);
+        }
+        for (number, end) in self.nets.iter().enumerate() {
+            command.arg("-netdev").arg(format!("{end},id=nic{number}"));
+            let device = format!("virtio-net-pci,disable-legacy=on,romfile=,netdev=nic{number}");
+            command.arg("-device").arg(device);
+        }
+    }
+}
+
+/// A network's other end in QEMU's words.
+fn other_end(interface: &str) -> Result<String, String> {
+    if let Some(number) = interface.strip_prefix('@') {
+        let number: u32 = number.parse().map_err(|_| format!("`{interface}' is no descriptor"))?;
+        return Ok(format!("tap,fd={number}"));
+    }
+    let mut options = interface.split(',');
+    if options.next() != Some(USER) {
+        let name = interface.replace(',', ",,");
+        return Ok(format!("tap,ifname={name},script=no,downscript=no"));
+    }
+    let mut end = USER.to_owned();
+    for option in options {
+        let forward = option.split_once('=').filter(|(key, _)| matches!(*key, "tcp" | "udp"));
+        let ports = forward.and_then(|(key, ports)| Some((key, ports.split_once(':')?)));
+        let Some((key, (host, guest))) = ports else {
+            return Err(format!(
+                "`{option}': with --backend=qemu a user-mode network has only tcp=HOST:GUEST and \
+                 udp=HOST:GUEST"
+            ));
+        };
+        let (address, port) = host.split_once('/').unwrap_or(("", host));
+        end.push_str(&format!(",hostfwd={key}:{address}:{port}-:{guest}"));
+    }
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_numbered_and_their_files_kept() {
+        let text = "[vm]\nname = \"x\"\n[vm.type1]\nkernel = \"k\"\n[[vm.type1.disks]]\n\
+                    path = \"a,b\"\nread_only = true\n[[vm.type1.disks]]\npath = \"/c\"\n\
+                    [[vm.type1.nets]]\ninterface = \"tap0\"\n[[vm.type1.nets]]\n";
+        let mut devices = Devices::default();
+        let told: Table = devices.take(text, Path::new("f")).unwrap().parse().unwrap();
+        let type1 = &told["vm"]["type1"];
+        assert_eq!(type1["disks"][1]["path"].as_str(), Some("disk1"));
+        assert_eq!(type1["nets"][1]["interface"].as_str(), Some("nic1"));
+        assert_eq!(devices.disks, [("f/a,b".to_owned(), true), ("/c".to_owned(), false)]);
+        let mut command = Command::new("qemu");
+        devices.plug(&mut command);
+        let words: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!(words[1], "if=none,id=disk0,format=raw,read-only=on,file=f/a,,b");
+        assert_eq!(words[9], "tap,ifname=tap0,script=no,downscript=no,id=nic0");
+        assert_eq!(words[13], "user,id=nic1");
+    }
+
+    #[test]
+    fn networks_are_said_in_qemus_words() {
+        let ports = "user,tcp=127.0.0.1/8080:80,udp=53:53";
+        let expected = "user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53";
+        assert_eq!(other_end(ports).as_deref(), Ok(expected));
+        assert_eq!(other_end("@7").as_deref(), Ok("tap,fd=7"));
+        assert!(other_end("@x").is_err());
+        assert!(other_end("user,nohost").unwrap_err().contains("nohost"));
+    }
+}
