@@ -10,11 +10,13 @@
 //! | ISO 9660 | Type 1 | ECMA-119 §8.1: "CD001" in sector 16 |
 //! | disk with partitions or a boot sector | Type 1 | UEFI 2.10 §5: "EFI PART"; 55 AA at 510 |
 //! | Linux kernel | Type 1 | its boot protocols: bzImage, arm64 and RISC-V Image, ELF with a PVH note |
+//! | multiboot kernel | Type 1 | its header in the first 8 KiB |
 //! | VirtIO manifest | VirtIO | a TOML description whose VM is of mode "virtio" (feature `toml`) |
 
 mod disk;
 mod elf;
 mod kernel;
+mod multiboot;
 #[cfg(feature = "toml")]
 mod text;
 
@@ -46,6 +48,8 @@ pub enum ImageKind {
     LinuxImage,
     /// An ELF kernel that starts by PVH.
     Pvh,
+    /// A kernel that starts by multiboot.
+    Multiboot,
     /// A description of a VM of mode "virtio".
     VirtioManifest,
 }
@@ -72,6 +76,7 @@ impl fmt::Display for ImageKind {
             Self::BzImage => "a Linux kernel (bzImage)",
             Self::LinuxImage => "a Linux kernel (Image)",
             Self::Pvh => "an ELF kernel with a PVH entry point",
+            Self::Multiboot => "a kernel with a multiboot header",
             Self::VirtioManifest => "a VirtIO manifest",
         })
     }
@@ -83,8 +88,8 @@ pub enum DetectError {
     /// Nothing known.
     #[error(
         "the image is none that is known: looked for an ELF file with a Solo5 note, ISO 9660, \
-         a GUID partition table, a boot sector, a Linux kernel (bzImage, Image, PVH) and a VirtIO \
-         manifest; name the mode, for instance mode = \"hvt\""
+         a GUID partition table, a boot sector, a Linux kernel (bzImage, Image, PVH), a multiboot \
+         header and a VirtIO manifest; name the mode, for instance mode = \"hvt\""
     )]
     Unknown,
     /// A format that is known and cannot be used.
@@ -116,6 +121,9 @@ pub fn detect(blob: &dyn Blob) -> Result<ImageKind, DetectError> {
         return Ok(kind);
     }
     if let Some(kind) = disk::look(&image)? {
+        return Ok(kind);
+    }
+    if let Some(kind) = multiboot::look(&image)? {
         return Ok(kind);
     }
     #[cfg(feature = "toml")]

@@ -218,6 +218,8 @@ pub struct X86State {
     pub rsi: u64,
     /// RBX: `hvm_start_info` of PVH.
     pub rbx: u64,
+    /// RAX: what says that multiboot loaded the kernel.
+    pub rax: u64,
     /// RDX: the processor's signature after reset and INIT.
     pub rdx: u64,
     /// Flags.

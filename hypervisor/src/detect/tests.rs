@@ -70,6 +70,7 @@ fn images() -> Vec<(Vec<u8>, ImageKind)> {
     let boot = (0x8800, &b"\0CD001\x01EL TORITO SPECIFICATION"[..]);
     let hybrid = (0x1fe, &[0x55, 0xaa][..]);
     let code = (0, &[0xeb, 0xfe][..]);
+    let multiboot = [0x02, 0xb0, 0xad, 0x1b, 3, 0, 0, 0, 0xfb, 0x4f, 0x52, 0xe4];
     vec![
         (elf(&solo5), ImageKind::Solo5),
         (elf(&pvh), ImageKind::Pvh),
@@ -79,6 +80,8 @@ fn images() -> Vec<(Vec<u8>, ImageKind)> {
         (with(8192, &[(4096, b"EFI PART")]), ImageKind::Gpt),
         (with(512, &[hybrid, code]), ImageKind::BootSector),
         (with(4096, &[hybrid, (0x202, b"HdrS"), (0, b"MZ")]), ImageKind::BzImage),
+        (with(9000, &[(8180, &multiboot), (0, b"\x7fELF\x01\x01")]), ImageKind::Multiboot),
+        (with(8192, &[(1024, &multiboot), hybrid, code]), ImageKind::BootSector),
         (with(64, &[(56, b"ARM\x64")]), ImageKind::LinuxImage),
         (with(64, &[(56, b"RSC\x05")]), ImageKind::LinuxImage),
         #[cfg(feature = "toml")]

@@ -92,6 +92,7 @@ fn set_regs(vcpu: &VcpuFd, state: &X86State) -> Result<(), BackendError> {
         rsp: state.rsp,
         rdi: state.rdi,
         rsi: state.rsi,
+        rax: state.rax,
         rbx: state.rbx,
         rdx: state.rdx,
         // Bit 1 is always set (Intel SDM vol. 1 §3.4.3).

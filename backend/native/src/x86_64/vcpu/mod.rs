@@ -105,6 +105,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         gprs.0[Gprs::RDI] = state.rdi;
         gprs.0[Gprs::RSI] = state.rsi;
         gprs.0[Gprs::RBX] = state.rbx;
+        gprs.0[Gprs::RAX] = state.rax;
         gprs.0[Gprs::RDX] = state.rdx;
     }
 

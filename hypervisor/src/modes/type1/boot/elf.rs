@@ -34,6 +34,8 @@ pub struct Segment {
     pub kind: u32,
     /// Offset of its bytes in the file.
     pub offset: u64,
+    /// Virtual address in memory, which an entry point may be in.
+    pub vaddr: u64,
     /// Physical address in memory.
     pub paddr: u64,
     /// How many bytes it has in the file.
@@ -47,6 +49,8 @@ pub struct Segment {
 /// The program headers of an executable for x86; at least one, not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elf {
+    /// Where the kernel starts, as a boot loader without a protocol of its own would have it.
+    pub entry: u64,
     /// In the order of the file.
     pub segments: Vec<Segment>,
 }
@@ -165,8 +169,7 @@ impl Elf {
         let mut id = Identification::new_zeroed();
         read_exact(blob, "the ELF header", 0, id.as_mut_bytes())?;
         check(&id)?;
-        let segments = if id.class == ELFCLASS32 { read32(blob)? } else { read64(blob)? };
-        Ok(Self { segments })
+        if id.class == ELFCLASS32 { read32(blob) } else { read64(blob) }
     }
 
     /// The segments of a kind, each with its index in the file.
@@ -194,7 +197,7 @@ fn check(id: &Identification) -> Result<(), ElfError> {
     }
 }
 
-fn read32(blob: &(impl Blob + ?Sized)) -> Result<Vec<Segment>, ElfError> {
+fn read32(blob: &(impl Blob + ?Sized)) -> Result<Elf, ElfError> {
     let mut header = Header32::new_zeroed();
     read_exact(blob, "the ELF header", REST, header.as_mut_bytes())?;
     let table = Table {
@@ -206,15 +209,17 @@ fn read32(blob: &(impl Blob + ?Sized)) -> Result<Vec<Segment>, ElfError> {
     let alike = |h: &Program32| Segment {
         kind: h.kind.get(),
         offset: h.offset.get().into(),
+        vaddr: h.vaddr.get().into(),
         paddr: h.paddr.get().into(),
         filesz: h.filesz.get().into(),
         memsz: h.memsz.get().into(),
         align: h.align.get().into(),
     };
-    Ok(headers.iter().map(alike).collect())
+    let segments = headers.iter().map(alike).collect();
+    Ok(Elf { entry: header.entry.get().into(), segments })
 }
 
-fn read64(blob: &(impl Blob + ?Sized)) -> Result<Vec<Segment>, ElfError> {
+fn read64(blob: &(impl Blob + ?Sized)) -> Result<Elf, ElfError> {
     let mut header = Header64::new_zeroed();
     read_exact(blob, "the ELF header", REST, header.as_mut_bytes())?;
     let table = Table {
@@ -226,12 +231,14 @@ fn read64(blob: &(impl Blob + ?Sized)) -> Result<Vec<Segment>, ElfError> {
     let alike = |h: &Program64| Segment {
         kind: h.kind.get(),
         offset: h.offset.get(),
+        vaddr: h.vaddr.get(),
         paddr: h.paddr.get(),
         filesz: h.filesz.get(),
         memsz: h.memsz.get(),
         align: h.align.get(),
     };
-    Ok(headers.iter().map(alike).collect())
+    let segments = headers.iter().map(alike).collect();
+    Ok(Elf { entry: header.entry.get(), segments })
 }
 
 fn read_table<T: FromBytes + IntoBytes + Clone>(

@@ -1,7 +1,7 @@
 //! How a machine starts: an operating system straight away, or firmware.
 //!
-//! A kernel is started by Linux's 64-bit boot protocol ([`linux`]) or by PVH ([`pvh`]); both are
-//! given ACPI tables ([`acpi`]), a memory map ([`map`]), a RAM disk and a command line. Firmware
+//! A kernel is started by Linux's 64-bit boot protocol ([`linux`]), by PVH ([`pvh`]) or by multiboot
+//! ([`multiboot`]); all are given ACPI tables ([`acpi`]), a memory map ([`map`]), a RAM disk and a command line. Firmware
 //! ([`firmware`]) starts as a processor does after reset and asks for the same by [`fw_cfg`].
 //!
 //! Order: the memory is made and zeroed; tables are written; [`start`] loads the kernel and
@@ -14,6 +14,7 @@ pub mod firmware;
 pub mod fw_cfg;
 pub mod linux;
 pub mod map;
+pub mod multiboot;
 pub mod place;
 pub mod pvh;
 pub mod read;
@@ -25,6 +26,7 @@ use crate::vcpu::X86State;
 use core::ops::Range;
 use linux::LinuxError;
 use map::Row;
+use multiboot::MultibootError;
 use place::COMMAND_LINE;
 use pvh::PvhError;
 use read::{ReadError, load, read_exact};
@@ -37,6 +39,8 @@ pub const MAX_COMMAND_LINE: u64 = COMMAND_LINE.end - COMMAND_LINE.start - 1;
 pub struct Given<'a> {
     /// The machine's RAM, ascending; the first range starts at 0.
     pub ram: &'a [Range<u64>],
+    /// The file's name, which some protocols put before the command line.
+    pub name: &'a [u8],
     /// Its command line, without a zero byte.
     pub cmdline: &'a [u8],
     /// Its RAM disk.
@@ -49,6 +53,7 @@ impl core::fmt::Debug for Given<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Given")
             .field("ram", &self.ram)
+            .field("name", &self.name)
             .field("cmdline", &self.cmdline)
             .field("ramdisk", &self.ramdisk.map(Blob::len))
             .field("rsdp", &self.rsdp)
@@ -72,9 +77,12 @@ pub enum StartError {
     /// The kernel is no ELF file that can be started.
     #[error("the kernel cannot be started by PVH: {0}")]
     Pvh(#[from] PvhError),
-    /// The file is neither.
+    /// The kernel has a multiboot header, and cannot be started.
+    #[error("the kernel cannot be started by multiboot: {0}")]
+    Multiboot(#[from] MultibootError),
+    /// The file is nothing of that.
     #[error(
-        "the kernel is neither a bzImage nor an ELF file; give the file that the distribution has as /boot/vmlinuz, or a vmlinux with a PVH note"
+        "the kernel is neither a bzImage nor an ELF file, and has no multiboot header; give the file that the distribution has as /boot/vmlinuz, or a vmlinux with a PVH note"
     )]
     UnknownKernel,
     /// A file could not be read.
@@ -120,7 +128,7 @@ pub enum StartError {
     FirmwareSize(u64),
 }
 
-/// Loads a kernel of either kind with what it is given into zeroed memory, and returns the state
+/// Loads a kernel of any kind with what it is given into zeroed memory, and returns the state
 /// in which the first vCPU starts.
 ///
 /// # Errors
@@ -133,13 +141,24 @@ pub fn start(
 ) -> Result<X86State, StartError> {
     let mut magic = [0; 4];
     read_exact(kernel, "the kernel", 0, &mut magic)?;
-    if magic == *b"\x7fELF" {
-        return pvh::Kernel::read(kernel)?.load(kernel, memory, given, map);
-    }
-    match linux::Kernel::read(kernel) {
-        Ok(found) => found.load(kernel, memory, given, map),
-        Err(LinuxError::BootFlag | LinuxError::Magic) => Err(StartError::UnknownKernel),
-        Err(error) => Err(error.into()),
+    let refused = if magic == *b"\x7fELF" {
+        match pvh::Kernel::read(kernel) {
+            Ok(found) => return found.load(kernel, memory, given, map),
+            Err(error @ PvhError::NoEntry) => error.into(),
+            Err(error) => return Err(error.into()),
+        }
+    } else {
+        match linux::Kernel::read(kernel) {
+            Ok(found) => return found.load(kernel, memory, given, map),
+            Err(LinuxError::BootFlag | LinuxError::Magic) => StartError::UnknownKernel,
+            // A small file of another kind ends before that header does.
+            Err(error @ LinuxError::Read(ReadError::Truncated { .. })) => error.into(),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    match multiboot::Kernel::find(kernel)? {
+        Some(found) => found.load(kernel, memory, given, map),
+        None => Err(refused),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The states in which a machine's processors start: 64-bit mode for Linux, protected mode for
-//! PVH, and the state after reset for firmware.
+//! PVH and multiboot, and the state after reset for firmware.
 //!
 //! Sources: Linux `Documentation/arch/x86/boot.rst` "64-bit Boot Protocol"; Xen
 //! `public/arch-x86/hvm/start_info.h`; Intel SDM vol. 3 §10.1.1, AMD APM vol. 2 §14.1.3.
@@ -45,7 +45,7 @@ pub fn long_mode(
     entry: u64,
     boot_params: Gpa,
 ) -> Result<X86State, MemoryError> {
-    write_gdt(memory, &CODE64)?;
+    write_gdt(memory, GDT, &CODE64)?;
     write_page_tables(memory)?;
     Ok(X86State {
         rip: entry,
@@ -64,26 +64,28 @@ pub fn long_mode(
     })
 }
 
-/// 32-bit protected mode without paging at `entry`. `start_info` is in EBX.
+/// 32-bit protected mode without paging at `entry`, the descriptor table at `gdt`. The boot
+/// information `info` is in EBX.
 ///
 /// # Errors
 /// If there is no memory where the descriptor table goes.
 pub fn protected_mode(
     memory: &GuestMemory,
+    gdt: Gpa,
     entry: u32,
-    start_info: Gpa,
+    info: Gpa,
 ) -> Result<X86State, MemoryError> {
-    write_gdt(memory, &CODE32)?;
+    write_gdt(memory, gdt, &CODE32)?;
     Ok(X86State {
         rip: entry.into(),
         rsp: STACK.0,
-        rbx: start_info.0,
+        rbx: info.0,
         rflags: RFLAGS,
         cr0: CR0_PE | CR0_ET,
         cs: CODE32,
         data: DATA,
         tr: TASK,
-        gdt: (GDT.0, GDT_LIMIT),
+        gdt: (gdt.0, GDT_LIMIT),
         ..X86State::default()
     })
 }
@@ -104,8 +106,8 @@ pub fn reset(signature: u32) -> X86State {
     }
 }
 
-fn write_gdt(memory: &GuestMemory, code: &Segment) -> Result<(), MemoryError> {
-    memory.write_obj(GDT, &[0, 0, code.descriptor(), DATA.descriptor()])
+fn write_gdt(memory: &GuestMemory, gdt: Gpa, code: &Segment) -> Result<(), MemoryError> {
+    memory.write_obj(gdt, &[0, 0, code.descriptor(), DATA.descriptor()])
 }
 
 /// A root, one page-directory-pointer table, four page directories: 2 MiB pages, 4 GiB.

@@ -92,7 +92,8 @@ fn try_start(
     ramdisk: Option<&dyn Blob>,
 ) -> Result<Started, StartError> {
     let ram = ram(0..memory);
-    let given = Given { ram: &[0..memory], cmdline, ramdisk, rsdp: Gpa(0xe_0000) };
+    let given =
+        Given { ram: &[0..memory], name: b"/kernel", cmdline, ramdisk, rsdp: Gpa(0xe_0000) };
     let kernel: Box<dyn Blob> = Box::new(File(kernel.to_vec()));
     let state = start(&*kernel, &ram.memory, &given, &map(memory))?;
     Ok(Started { ram, state })
@@ -254,7 +255,7 @@ fn every_flaw_of_an_elf_kernel_has_its_words() {
         (wide(56, &[0]), "0 program headers"),
         (wide(56, &[129]), "129 program headers"),
         (wide(32, &[0xff; 8]), "beyond the end of the file"),
-        (wide(0x100 + 28, &[19]), "no note XEN_ELFNOTE_PHYS32_ENTRY"),
+        (wide(0x100 + 28, &[19]), "neither a note XEN_ELFNOTE_PHYS32_ENTRY nor a multiboot"),
         (wide(0x100 + 4, &[0xff; 4]), "phdr[1]: its notes are malformed"),
         (wide(0x100 + 24, &[5]), "phdr[1]: its notes are malformed"),
         (wide(segment + 56 + 32, &[0, 0, 2]), "phdr[1] has 131072 bytes of notes"),
@@ -327,6 +328,112 @@ fn firmware_is_at_4_gib_and_at_1_mib() {
     assert!(rom.load(&File(vec![0; 0x2_0000]), &memory).is_err());
 }
 
+/// A multiboot header with these flags.
+fn multiboot_header(flags: u32) -> [u8; 12] {
+    let words = [0x1bad_b002, flags, 0u32.wrapping_sub(0x1bad_b002).wrapping_sub(flags)];
+    let mut bytes = [0; 12];
+    bytes.chunks_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    bytes
+}
+
+/// The 32-bit ELF kernel without its note, entered by its virtual address; the header is behind
+/// the code.
+fn multiboot_elf() -> Vec<u8> {
+    let mut file = elf(false);
+    file[0x100..0x148].fill(0);
+    file[24..28].copy_from_slice(&0xc000_0004u32.to_le_bytes());
+    file[0x190..0x19c].copy_from_slice(&multiboot_header(3));
+    file
+}
+
+/// 64 bytes of anything for 0x8000, the header at 0x8004, 0x100 bytes in memory.
+fn multiboot_flat() -> Vec<u8> {
+    let mut file = vec![0x90; 0x48];
+    file[0xc..0x18].copy_from_slice(&multiboot_header(1 << 16));
+    for (i, word) in [0x8004u32, 0x8000, 0x8040, 0x8100, 0x8020].into_iter().enumerate() {
+        file[0x18 + i * 4..0x1c + i * 4].copy_from_slice(&word.to_le_bytes());
+    }
+    file
+}
+
+#[test]
+fn multiboot_starts_in_protected_mode_with_its_information() {
+    let ramdisk = File(vec![0x5a; 5000]);
+    let started = try_start(&multiboot_elf(), MEMORY, b"one two", Some(&ramdisk)).unwrap();
+    let state = started.state;
+    assert_eq!((state.rip, state.rax), (0x20_0004, 0x2bad_b002));
+    assert_eq!((state.rflags, state.cr0, state.efer), (2, 0x11, 0));
+    assert_eq!(bytes(&started, state.gdt.0 + 0x10), 0x00cf_9b00_0000_ffffu64.to_le_bytes());
+    assert_eq!(bytes(&started, 0x20_0000), *b"the kernel code.");
+    let info = state.rbx;
+    let field = |at| long(&started, info + at);
+    assert_eq!((field(0), field(4), field(8)), (0x24d, 639, 7 * 1024));
+    assert_eq!(bytes(&started, field(16).into()), *b"/kernel one two\0");
+    assert_eq!(field(20), 1);
+    let module = u64::from(field(24));
+    let (from, to) = (long(&started, module), long(&started, module + 4));
+    assert_eq!((u64::from(from), to - from), (MEMORY - 0x2000, 5000));
+    assert_eq!(bytes::<5000>(&started, from.into()), [0x5a; 5000]);
+    assert_eq!(bytes(&started, long(&started, module + 8).into()), [0]);
+    assert_eq!(field(44), 3 * 24);
+    let row = u64::from(field(48)) + 2 * 24;
+    assert_eq!((long(&started, row), long(&started, row + 20)), (20, 1));
+    assert_eq!((quad(&started, row + 4), quad(&started, row + 12)), (MIB, MEMORY - MIB));
+    assert_eq!(bytes(&started, field(64).into()), *b"redox-hypervisor\0");
+}
+
+#[test]
+fn a_multiboot_header_may_say_where_its_kernel_goes() {
+    let started = try_start(&multiboot_flat(), MEMORY, b"", None).unwrap();
+    assert_eq!(started.state.rip, 0x8020);
+    // The file begins 8 bytes before what is loaded.
+    assert_eq!(bytes(&started, 0x8004), multiboot_header(1 << 16));
+    assert_eq!(bytes(&started, 0x803c), [0x90, 0x90, 0x90, 0x90, 0, 0, 0, 0]);
+    assert_eq!(long(&started, started.state.rbx + 20), 0);
+    // Without an end of its own it goes to the file's end.
+    let mut open = multiboot_flat();
+    open[0x20..0x28].fill(0);
+    assert_eq!(bytes(&try_start(&open, MEMORY, b"", None).unwrap(), 0x803f), [0x90, 0]);
+}
+
+#[test]
+fn every_flaw_of_a_multiboot_kernel_has_its_words() {
+    let flat = |at, word: u32| refusal(multiboot_flat(), at, &word.to_le_bytes());
+    let elf = |at, word: u32| refusal(multiboot_elf(), at, &word.to_le_bytes());
+    let mut demanding = multiboot_flat();
+    demanding[0xc..0x18].copy_from_slice(&multiboot_header(1 << 16 | 0x28));
+    let cut = try_start(&multiboot_flat()[..0x20], MEMORY, b"", None).err().unwrap().to_string();
+    let flaws = [
+        (flat(0xc, 0), "beyond the end of the file"),
+        (refusal(demanding, 0, &[]), "flags demand 0x28"),
+        (cut, "the multiboot header, 20 bytes at offset 24"),
+        (flat(0x18, 0x8010), "addresses do not fit together: header 0x8010"),
+        (flat(0x18, 0x7fff), "addresses do not fit together"),
+        (flat(0x20, 0x7fff), "addresses do not fit together"),
+        (flat(0x24, 0x8030), "bss to 0x8030"),
+        (flat(0x20, 0x8050), "beyond the end of the file"),
+        (flat(0x24, 0x9_0001), "segment 0 is at 0x8000 to 0x90001; a kernel may be at 0x500"),
+        (flat(0x24, 0xffff_ffff), "segment 0 is at 0x8000 to 0xffffffff"),
+        (flat(0x28, 0x8040), "entry point 0x8040"),
+        (elf(0x190, 0), "neither a note XEN_ELFNOTE_PHYS32_ENTRY nor a multiboot header"),
+        (elf(24, 0xc000_0010), "entry point 0xc0000010"),
+        (elf(52, 2), "it has nothing to load"),
+        (elf(52 + 12, 0x9_f000), "segment 0 is at 0x9f000"),
+        (elf(52 + 16, 0x1001), "segment 0: it is larger in the file"),
+        (elf(52 + 20, 0x1000_0000), "give the VM more memory"),
+    ];
+    for (text, part) in flaws {
+        assert!(text.contains(part), "{text} / {part}");
+    }
+    let huge = vec![b'x'; 0xe000];
+    let error = try_start(&multiboot_elf(), MEMORY, &huge, None).err().unwrap();
+    assert!(matches!(error, StartError::CommandLineTooLong(0xe008, _)), "{error}");
+    let mut twice = multiboot_elf();
+    twice.copy_within(52..84, 84);
+    let error = try_start(&twice, MEMORY, b"", None).err().unwrap().to_string();
+    assert!(error.contains("segments at 0x200000 and 0x200000 overlap"), "{error}");
+}
+
 /// Where headers are, so that most changes matter.
 fn place() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 0x1f0usize..0x26c, 4 => 0usize..0x130, 1 => 0usize..0x400]
@@ -336,12 +443,18 @@ proptest! {
     /// Whatever is in a kernel: it is refused with words, or starts inside of what was loaded.
     #[test]
     fn broken_kernels_are_refused_or_sound(
-        kind in 0usize..3,
+        kind in 0usize..5,
         changes in prop::collection::vec((place(), any::<u8>()), 0..12),
         cut in prop::option::weighted(0.1, 0usize..0x400),
         ramdisk in prop::option::of(0usize..0x4000),
     ) {
-        let mut file = match kind { 0 => bzimage(), 1 => elf(true), _ => elf(false) };
+        let mut file = match kind {
+            0 => bzimage(),
+            1 => elf(true),
+            2 => elf(false),
+            3 => multiboot_elf(),
+            _ => multiboot_flat(),
+        };
         for (at, byte) in changes {
             if let Some(place) = file.get_mut(at) {
                 *place = byte;
@@ -351,7 +464,13 @@ proptest! {
         let ramdisk = ramdisk.map(|size| File(vec![0x77; size]));
         let ramdisk = ramdisk.as_ref().map(|blob| blob as &dyn Blob);
         match try_start(&file, MEMORY, b"x", ramdisk) {
-            Ok(started) => prop_assert!((MIB..MEMORY).contains(&started.state.rip)),
+            Ok(started) if started.state.rax == 0 => {
+                prop_assert!((MIB..MEMORY).contains(&started.state.rip));
+            }
+            Ok(started) => {
+                let at = started.state.rip;
+                prop_assert!((0x500..0x9_0000).contains(&at) || (MIB..MEMORY).contains(&at));
+            }
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }

@@ -119,6 +119,7 @@ impl Loader {
         let ram = ram(self.memory);
         let given = Given {
             ram: &ram,
+            name: name.as_bytes(),
             cmdline: self.cmdline.as_bytes(),
             ramdisk: self.initrd.as_deref(),
             rsdp,

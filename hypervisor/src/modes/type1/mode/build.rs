@@ -74,7 +74,9 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
             Ok(ImageKind::Gpt | ImageKind::BootSector) => false,
             Ok(ImageKind::Iso9660 { .. }) => true,
             // What it is not sure of, the kernel's loader says in its own words.
-            Ok(ImageKind::BzImage | ImageKind::LinuxImage | ImageKind::Pvh)
+            Ok(
+                ImageKind::BzImage | ImageKind::LinuxImage | ImageKind::Pvh | ImageKind::Multiboot,
+            )
             | Err(DetectError::Unknown) => {
                 return Ok(type1.kernel.clone().or_else(|| Some(image.clone())));
             }

@@ -10,7 +10,7 @@ mod start_info;
 
 use super::elf::{Elf, ElfError, PT_LOAD, Segment};
 use super::map::Row;
-use super::place::{self, START_INFO};
+use super::place::{self, GDT, START_INFO};
 use super::read::{ReadError, load};
 use super::{Given, StartError, state};
 use crate::host::Blob;
@@ -37,7 +37,9 @@ pub enum PvhError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// Nothing says where to start.
-    #[error("it has no note XEN_ELFNOTE_PHYS32_ENTRY; build Linux with CONFIG_PVH")]
+    #[error(
+        "it has neither a note XEN_ELFNOTE_PHYS32_ENTRY nor a multiboot header; build Linux with CONFIG_PVH"
+    )]
     NoEntry,
     /// The notes' sizes do not add up.
     #[error("phdr[{0}]: its notes are malformed")]
@@ -125,7 +127,7 @@ impl Kernel {
         }
         let ramdisk = super::load_ramdisk(memory, given, self.end, u64::MAX)?;
         start_info::write(memory, given, map, ramdisk)?;
-        Ok(state::protected_mode(memory, self.entry, START_INFO)?)
+        Ok(state::protected_mode(memory, GDT, self.entry, START_INFO)?)
     }
 }
 
