@@ -4,6 +4,7 @@
 //! memory is concerned), without errno, locks, allocation or thread-local storage: in the sandbox
 //! backend this code runs in the guest's own process, in a signal handler, with a foreign FS base.
 
+pub mod begin;
 pub mod blob;
 pub mod block;
 pub mod clock;

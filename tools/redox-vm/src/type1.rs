@@ -11,6 +11,7 @@ use crate::run::Options;
 use crate::stats::StatsFile;
 use backend_kvm::pc::{KvmPcs, kick_signal};
 use end::End;
+use host_linux::begin::begin;
 use host_linux::clock::HostClock;
 use host_linux::terminal::RawTerminal;
 use host_linux::type1::LinuxHost;
@@ -21,7 +22,6 @@ use hypervisor::vm::{Limits, VmId};
 use redox_hvt::{FAILURE, tell};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
-use std::thread::Builder;
 
 /// Bytes of a vCPU thread's stack.
 const STACK: usize = 256 << 10;
@@ -81,15 +81,12 @@ fn make(
 /// What a vCPU's run came to.
 type Outcome = Result<VcpuExit, String>;
 
-/// A thread for each vCPU, which waits at `go`.
+/// A thread for each vCPU, which runs and waits at `go`.
 fn start(vcpus: Vec<Box<dyn Vcpu>>, go: &Arc<Barrier>) -> Result<Receiver<Outcome>, String> {
     let (tell, ends) = channel();
     for vcpu in vcpus {
         let (go, tell) = (Arc::clone(go), tell.clone());
-        Builder::new()
-            .name(format!("vCPU {}", vcpu.id()))
-            .stack_size(STACK)
-            .spawn(move || serve(vcpu, &go, &tell))
+        begin(&format!("vCPU {}", vcpu.id()), STACK, move || serve(vcpu, &go, &tell))
             .map_err(|e| format!("no thread for a vCPU: {e}; ask for fewer"))?;
     }
     Ok(ends)
@@ -101,9 +98,6 @@ fn serve(mut vcpu: Box<dyn Vcpu>, go: &Barrier, tell: &Sender<Outcome>) {
     // The end of a thread, and of what belongs to it, takes system calls that nothing else needs.
     std::mem::forget(vcpu);
     let _ = tell.send(ending);
-    loop {
-        std::thread::park();
-    }
 }
 
 /// Waits for all vCPUs; the first failure is the machine's.

@@ -9,6 +9,7 @@ mod arrivals;
 mod serial;
 mod thread;
 
+use crate::begin::begin;
 use crate::blob::FileBlob;
 use crate::block::FileBlock;
 use crate::clock::HostClock;
@@ -105,16 +106,16 @@ impl LinuxHost {
         rules
     }
 
-    /// Starts the threads that serve the console and the networks. They last as long as the
-    /// process.
+    /// Starts the threads that serve the console and the networks, and waits until they run. They
+    /// last as long as the process.
     ///
     /// # Errors
     /// If there can be no more threads.
     pub fn start(&self) -> std::io::Result<()> {
         let output = Arc::clone(&self.shared);
-        begin("console output", Box::new(move || output.output.serve()))?;
+        begin("console output", STACK, move || output.output.serve())?;
         let work = std::mem::take(&mut self.shared.state().work);
-        work.into_iter().try_for_each(|(name, work)| begin(name, work))
+        work.into_iter().try_for_each(|(name, work)| begin(name, STACK, work))
     }
 
     /// Writes what the guest has written last; it writes no more after that.
@@ -125,19 +126,6 @@ impl LinuxHost {
 
 /// Bytes of a thread's stack: none of them calls anything deep.
 const STACK: usize = 256 << 10;
-
-/// Starts a thread, which stays when its work has ended: a thread's end takes system calls that
-/// nothing else needs.
-fn begin(name: &str, work: Work) -> std::io::Result<()> {
-    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
-    let work = move || {
-        work();
-        loop {
-            std::thread::park();
-        }
-    };
-    builder.spawn(work).map(drop)
-}
 
 impl Type1Host for LinuxHost {
     fn open(&self, path: &str) -> Result<Box<dyn Blob>, HostError> {

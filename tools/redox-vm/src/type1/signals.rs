@@ -6,10 +6,10 @@
 #![allow(unsafe_code)]
 
 use super::End;
+use host_linux::begin::begin;
 use host_linux::confine::Rule;
 use host_linux::terminal::RawTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Builder;
 
 const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 const STACK: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub fn start(end: &Arc<End>, terminal: &Arc<Terminal>) -> std::io::Result<()> {
             }
         }
     };
-    Builder::new().name("signals".to_owned()).stack_size(STACK).spawn(work).map(drop)
+    begin("signals", STACK, work)
 }
 
 /// Stops this process. Held meanwhile, so that nobody ends with the terminal raw.
