@@ -4,8 +4,8 @@
  *
  *     HOST_KERNEL HOST_USER GUEST_KERNEL GUEST_USER VMRUNS
  *
- * to the file named by its option counts= at each marker instruction, nopl 0x524b(%rax), and at
- * QEMU's end. For one CPU (-smp 1, thread=single).
+ * to the file named by its option counts= at each marker instruction, nopl 0x524b(%rax), with the
+ * option vmrun=first just before the first VMRUN too, and at QEMU's end. For one CPU (-smp 1, thread=single).
  *
  * A guest is in force from VMRUN until the instruction behind that VMRUN is executed: SVM resumes
  * the host there (AMD APM vol. 2, 15.6 "#VMEXIT").
@@ -56,6 +56,7 @@ static uint64_t settled[HALVES];       /* of `executed`, what `sums` has already
 static uint64_t sums[2][HALVES];       /* [guest in force] */
 static bool in_guest;
 static uint64_t vmruns;
+static bool tell_first_vmrun;
 static FILE *out;
 
 /* Addresses behind the VMRUNs seen so far: a kernel has a handful. */
@@ -72,9 +73,20 @@ static void settle(void)
     }
 }
 
+static void write_counts(void)
+{
+    settle();
+    fprintf(out, "%llu %llu %llu %llu %llu\n", (unsigned long long)sums[false][KERNEL],
+            (unsigned long long)sums[false][USER], (unsigned long long)sums[true][KERNEL],
+            (unsigned long long)sums[true][USER], (unsigned long long)vmruns);
+    fflush(out);
+}
+
 static void on_vmrun(unsigned cpu, void *unused)
 {
     (void)cpu, (void)unused;
+    if (tell_first_vmrun && vmruns == 0)
+        write_counts();
     settle();
     in_guest = true;
     vmruns++;
@@ -87,15 +99,6 @@ static void on_resume(unsigned cpu, void *unused)
         settle();
         in_guest = false;
     }
-}
-
-static void write_counts(void)
-{
-    settle();
-    fprintf(out, "%llu %llu %llu %llu %llu\n", (unsigned long long)sums[false][KERNEL],
-            (unsigned long long)sums[false][USER], (unsigned long long)sums[true][KERNEL],
-            (unsigned long long)sums[true][USER], (unsigned long long)vmruns);
-    fflush(out);
 }
 
 static void on_marker(unsigned cpu, void *unused)
@@ -154,6 +157,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *in
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "counts=", 7))
             out = fopen(argv[i] + 7, "w");
+        else if (!strcmp(argv[i], "vmrun=first"))
+            tell_first_vmrun = true;
     if (!out) {
         fprintf(stderr, "count plugin: cannot write the file named by the option counts=\n");
         return -1;

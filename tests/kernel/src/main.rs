@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `do=NAME[,NAME...]` | the misdeeds, in this order; `list` prints their names; `all` is all that come back |
 //! | `heartbeat=N` | N beats, each a checksum over 8 MiB and one line with its number |
+//! | `measure=N` | what exits cost, in ticks of the cycle counter: a line for each kind |
 //! | `end=off` (default), `reset`, `triple`, `spin`, `halt` | how it ends |
 //!
 //! Each misdeed prints `begin NAME`, facts, and `done NAME`; what must not come back and does prints
@@ -20,6 +21,7 @@ mod acpi;
 mod apic;
 mod cpu;
 mod heartbeat;
+mod measure;
 mod misdeeds;
 mod pvh;
 mod serial;
@@ -46,6 +48,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
         match word.split_once('=') {
             Some(("do", names)) => names.split(',').for_each(|name| misdeeds::run(name, &boot)),
             Some(("heartbeat", beats)) => heartbeat::run(beats.parse().unwrap_or(10)),
+            Some(("measure", rounds)) => measure::run(rounds.parse().unwrap_or(1_000), &boot),
             Some(("end", how)) => end = how,
             _ => println!("test-kernel: unknown word {word:?}"),
         }

@@ -1,4 +1,5 @@
-//! `cargo xtask bench hvt`: what the tender costs, beside its peers where they are on PATH.
+//! `cargo xtask bench hvt`: what the tender costs, beside its peers where they are on PATH;
+//! `cargo xtask bench baremetal` is in [`baremetal`].
 //!
 //! All figures of one run come from the same machine, all contenders in turn, so quote ratios: the
 //! machine's own speed drifts. What the figures mean is in `docs/benchmarks.md`.
@@ -6,6 +7,7 @@
 //! `solo5-hvt` runs the same unikernels. `solo5-spt` needs its own, and a fair comparison the same
 //! program for all: both are built with a Solo5 source tree (`--solo5`), see [`guests`].
 
+mod baremetal;
 mod calls;
 mod flood;
 mod guests;
@@ -28,6 +30,8 @@ use guests::Guests;
 pub enum Options {
     /// HVT: start-up, memory, hypercalls, ping flood, unikernels per second
     Hvt(Hvt),
+    /// The bare-metal image and Type 1 mode: instructions, counted in an emulated machine
+    Baremetal(baremetal::Options),
 }
 
 /// How to measure HVT.
@@ -92,7 +96,10 @@ impl Contender {
 /// # Errors
 /// If something cannot be built or started.
 pub fn run(options: &Options) -> Result<()> {
-    let Options::Hvt(options) = options;
+    let options = match options {
+        Options::Hvt(options) => options,
+        Options::Baremetal(options) => return baremetal::measure(options),
+    };
     let program = tender::build()?;
     unikernel::build_examples()?;
     let guests = Guests::new(options.solo5.as_deref())?;

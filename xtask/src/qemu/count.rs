@@ -62,6 +62,11 @@ pub fn plugin_option(file: &Path) -> Result<String> {
     Ok(format!("{},counts={}", plugin.display(), file.display()))
 }
 
+/// The same, with a count just before the first VMRUN too.
+pub fn plugin_option_with_vmrun(file: &Path) -> Result<String> {
+    Ok(format!("{},vmrun=first", plugin_option(file)?))
+}
+
 /// The program `mark COMMAND [ARGUMENT]...`: a marker just before COMMAND (a path) is executed
 /// and one after it has ended; its status is the command's.
 pub fn marker() -> Result<PathBuf> {
