@@ -27,6 +27,8 @@ pub struct Loader {
     address_bits: u32,
     /// Images stay open: a host may be confined, and open nothing any more, when a guest resets.
     kernel: Option<Box<dyn Blob>>,
+    /// The kernel's name.
+    name: String,
     initrd: Option<Box<dyn Blob>>,
     cmdline: String,
     firmware: Option<(Box<dyn Blob>, Rom)>,
@@ -56,10 +58,11 @@ impl Loader {
             return Err(Type1Error::NothingToStart);
         }
         let serial = config.console == Type1Console::Serial;
+        let name = kernel.clone().unwrap_or_default();
         let kernel = kernel.map(|name| open(host, "kernel", &name)).transpose()?;
         let initrd = config.initrd.as_deref().map(|name| open(host, "initrd", name));
         let (initrd, cmdline) = (initrd.transpose()?, config.cmdline.clone());
-        Ok(Self { memory, vcpus, address_bits, kernel, initrd, cmdline, firmware, serial })
+        Ok(Self { memory, vcpus, address_bits, kernel, name, initrd, cmdline, firmware, serial })
     }
 
     /// RAM in bytes.
@@ -119,7 +122,7 @@ impl Loader {
         let ram = ram(self.memory);
         let given = Given {
             ram: &ram,
-            name: name.as_bytes(),
+            name: self.name.as_bytes(),
             cmdline: self.cmdline.as_bytes(),
             ramdisk: self.initrd.as_deref(),
             rsdp,
