@@ -35,6 +35,16 @@ pub fn linux(name: &str) -> PathBuf {
     variable("LINUX").join(name)
 }
 
+/// The guest operating system of the Type 1 tests.
+///
+/// # Panics
+/// If `TEST_KERNEL` does not name a file.
+pub fn test_kernel() -> PathBuf {
+    let path = variable("TEST_KERNEL");
+    assert!(path.is_file(), "TEST_KERNEL={}: no such file; run `cargo xtask test`", path.display());
+    path
+}
+
 /// The backend that is under test; `None` leaves the choice to the tender.
 pub fn backend() -> Option<String> {
     env::var("BACKEND").ok().filter(|backend| !backend.is_empty() && backend != "auto")

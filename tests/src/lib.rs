@@ -10,6 +10,7 @@
 //! | `REDOX_HVT` | path of the tender |
 //! | `UNIKERNELS` | folder with `NAME.hvt` |
 //! | `REDOX_VM`, `LINUX` | path of the VM manager, folder with `vmlinuz` and `initramfs.cpio`; absent: no test of whole machines |
+//! | `TEST_KERNEL` | path of `tests/kernel`, their guest |
 //! | `BACKEND` | what to pass with `--backend=`; absent: the tender chooses |
 
 #![deny(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod running;
 pub mod scratch;
 pub mod stream;
 pub mod tender;
+pub mod test_kernel;
 
 pub use environment::{backend, tender_path, unikernel};
 pub use machine::Machine;

@@ -185,7 +185,7 @@ impl Outcome {
 
     /// The lines of standard error that are the tender's own, without its name.
     pub fn complaints(&self) -> Vec<&str> {
-        let prefixes = ["redox-hvt: ", "solo5-hvt: "];
+        let prefixes = ["redox-hvt: ", "redox-vm: ", "solo5-hvt: "];
         let own = |line: &'_ str| prefixes.iter().find_map(|p| line.strip_prefix(p).map(str::len));
         self.stderr.lines().filter_map(|line| own(line).map(|n| &line[line.len() - n..])).collect()
     }

@@ -45,9 +45,10 @@ pub fn outl(port: u16, value: u32) {
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) };
 }
 
-/// Runs one instruction (or a few) that may fault: a fault inside is its result.
+/// Runs one instruction (or a few) that may fault: a fault inside is its result. What comes `after`
+/// is run in either case.
 macro_rules! probe {
-    ($code:literal $(, $($operands:tt)*)?) => {{
+    ($code:literal, after $after:literal $(, $($operands:tt)*)?) => {{
         traps::expect();
         // SAFETY: a fault inside goes on behind it: the trap handler restores every register but
         // the instruction pointer, which it takes from what `lea` has stored.
@@ -57,6 +58,7 @@ macro_rules! probe {
                 "mov [rip + {slot}], {resume}",
                 $code,
                 "2:",
+                $after,
                 resume = out(reg) _,
                 slot = sym traps::RESUME,
                 $($($operands)*)?
@@ -64,6 +66,9 @@ macro_rules! probe {
         };
         traps::expected()
     }};
+    ($code:literal $(, $($operands:tt)*)?) => {
+        $crate::cpu::probe!($code, after "" $(, $($operands)*)?)
+    };
 }
 pub(crate) use probe;
 

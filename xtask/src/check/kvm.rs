@@ -9,7 +9,7 @@ use super::suites::SYSTEM;
 use super::tally::Tally;
 use crate::qemu::Machine;
 use crate::setup::programs;
-use crate::{linux, process, tender, vm};
+use crate::{linux, process, tender, test_kernel, vm};
 
 /// The package of the backend.
 const BACKEND: &str = "backend-kvm";
@@ -19,6 +19,7 @@ pub fn system(filter: Option<&str>) -> Result<Tally> {
     let tests = test_programs()?;
     ensure!(!tests.is_empty(), "the packages {SYSTEM} and {BACKEND} have no test program");
     let mut files = vm::own_files()?;
+    files.add_file("/test-kernel", &test_kernel::build()?)?;
     for program in [programs::PASST, programs::IP, programs::PING] {
         files.add_program(&format!("/opt/bin/{}", program.name), &program.get()?)?;
     }
@@ -44,7 +45,7 @@ fn script(filter: Option<&str>) -> String {
     let filter = filter.map(|text| text.replace('\'', "'\\''")).unwrap_or_default();
     format!(
         "export REDOX_HVT=/opt/bin/redox-hvt UNIKERNELS=/unikernels BACKEND=kvm\n\
-         export REDOX_VM=/opt/bin/redox-vm LINUX=/linux\n\
+         export REDOX_VM=/opt/bin/redox-vm LINUX=/linux TEST_KERNEL=/test-kernel\n\
          export REDOX_REQUIRE_KVM=1\n\
          failed=0\n\
          for program in /tests/*; do \"$program\" '{filter}' || failed=1; done\n\

@@ -22,16 +22,20 @@ pub fn hypercalls(_: &Boot) {
     println!("{faults} faults, {answered} answered");
 }
 
+/// KVM takes its first argument in RBX, and some of its calls write where that points: the
+/// compiler's value must not be there.
 fn vmmcall(number: u64, argument: u64) -> Result<u64, Faulted> {
     let value;
-    probe!(".byte 0x0f, 0x01, 0xd9",
+    probe!("xchg rbx, {first}\n.byte 0x0f, 0x01, 0xd9", after "xchg rbx, {first}",
+        first = inout(reg) argument => _,
         inout("rax") number => value, in("rcx") argument, in("rdx") argument, in("rsi") argument)?;
     Ok(value)
 }
 
 fn vmcall(number: u64, argument: u64) -> Result<u64, Faulted> {
     let value;
-    probe!(".byte 0x0f, 0x01, 0xc1",
+    probe!("xchg rbx, {first}\n.byte 0x0f, 0x01, 0xc1", after "xchg rbx, {first}",
+        first = inout(reg) argument => _,
         inout("rax") number => value, in("rcx") argument, in("rdx") argument, in("rsi") argument)?;
     Ok(value)
 }

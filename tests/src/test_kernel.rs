@@ -1,0 +1,30 @@
+//! A whole machine under the VM manager with `tests/kernel` as its guest.
+
+use crate::{Scratch, Tender, environment};
+
+/// A command line of the VM manager for a machine of 64 MiB whose kernel has this command line.
+/// Its description is in `scratch`.
+///
+/// # Panics
+/// If there is no manager: see [`can_run`].
+pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
+    let kernel = environment::test_kernel();
+    let description = format!(
+        "[vm]\nname = \"test\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"64M\"\n\
+         [vm.type1]\nkernel = {kernel:?}\ncmdline = {cmdline:?}\n"
+    );
+    let path = scratch.file("vm.toml", description.as_bytes());
+    let manager = environment::manager().expect("REDOX_VM names the VM manager");
+    Tender::bare().program(&manager).options(["run", "--backend=kvm"]).option(path)
+}
+
+/// Whether these tests can be run here; if not, says that `test` is skipped.
+pub fn can_run(test: &str) -> bool {
+    let why = match environment::backend().as_deref() {
+        Some("kvm") if environment::manager().is_some() => return true,
+        Some("kvm") => "REDOX_VM names no VM manager",
+        _ => "whole machines are tested on KVM",
+    };
+    environment::skip(test, why);
+    false
+}
