@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod cost;
 mod guest;
 pub mod machine;
 mod unikernel;

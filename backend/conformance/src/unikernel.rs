@@ -218,9 +218,14 @@ code!(reads_nothing: "nop", "mov rax, [0x102008]", "hlt");
 
 fn fault<B: Backend>(backend: &Host<B>, code: &[u8], rip: u64, address: u64) -> Outcome {
     let mut guest = Guest::new(backend, code)?;
-    let expected = VmExit::MemoryFault { rip: Gva(rip), address: Some(Gpa(address)) };
-    guest.expect(expected.clone())?;
-    guest.expect(expected)
+    let first = guest.answer(VmEntry::Continue)?;
+    match first {
+        // Not every backend can find out what was touched.
+        VmExit::MemoryFault { rip: r, address: a }
+            if r == Gva(rip) && a.is_none_or(|a| a == Gpa(address)) => {}
+        other => return Err(format!("{other:x?} came, not a memory fault at {address:#x}")),
+    }
+    guest.expect(first)
 }
 
 fn text_is_protected<B: Backend>(backend: &Host<B>) -> Outcome {

@@ -136,7 +136,7 @@ impl BackendVcpu for SandboxVcpu {
                 Ok(()) => {}
             }
             if let Some(ending) = self.wait()? {
-                return Ok(VmExit::Ended(ending));
+                return Ok(VmExit::Ended(Box::new(ending)));
             }
         }
     }

@@ -81,8 +81,19 @@ fn at(kind: BreakKind, address: u64) -> Breakpoint {
     Breakpoint { kind, address: Gva(address) }
 }
 
+/// Resumes to the guest's end by a fault, and gives its text.
+fn fault(vcpu: &mut SandboxVcpu) -> Line {
+    match resume(vcpu, false) {
+        Stop::Exit(VmExit::Ended(ending)) => match *ending {
+            Ending::Fault(text) => text,
+            other => panic!("{other:?} is no fault"),
+        },
+        other => panic!("{other:?} is no end"),
+    }
+}
+
 fn exit(status: i32) -> Stop {
-    Stop::Exit(VmExit::Ended(Ending::Exit { status, cookie: None }))
+    Stop::Exit(VmExit::Ended(Box::new(Ending::Exit { status, cookie: None })))
 }
 
 #[test]
@@ -179,9 +190,7 @@ fn registers_and_memory_are_set() {
     let mut bytes = [0; 3];
     vcpu.peek(vm.memory(), Gpa(OUT), &mut bytes).unwrap();
     assert_eq!(bytes, [0xef, 0x90, 0x90], "although its text is protected");
-    let Stop::Exit(VmExit::Ended(Ending::Fault(text))) = resume(&mut vcpu, false) else {
-        panic!("no fault")
-    };
+    let text = fault(&mut vcpu);
     assert_eq!(&*text, "Halt");
     assert_eq!(vm.memory().read_obj::<u32>(Gpa(DATA + 8)), Ok(77));
     for (nowhere, len) in [(0, 1), (MEMORY - 1, 2), (u64::MAX, 2)] {
@@ -194,9 +203,7 @@ fn registers_and_memory_are_set() {
 #[test]
 fn the_guests_own_int3_is_the_guests() {
     let (_vm, mut vcpu) = debugged(&BREAKS);
-    let Stop::Exit(VmExit::Ended(Ending::Fault(text))) = resume(&mut vcpu, false) else {
-        panic!("no fault")
-    };
+    let text = fault(&mut vcpu);
     assert!(text.starts_with("Shutdown"), "{text}");
 }
 
@@ -210,7 +217,7 @@ fn a_guest_that_is_left_alone_goes_on_alone() {
             resume(&mut vcpu, false);
         }
         vcpu.detach().unwrap();
-        let ended = VmExit::Ended(Ending::Exit { status: 2, cookie: None });
+        let ended = VmExit::Ended(Box::new(Ending::Exit { status: 2, cookie: None }));
         assert_eq!(vcpu.run(VmEntry::Continue), Ok(ended));
     }
 }
@@ -220,7 +227,7 @@ fn a_guest_without_a_debugger_cannot_be_debugged() {
     let (_vm, mut vcpu) = guest(&COUNTS, false);
     assert!(vcpu.attach().is_err());
     assert!(vcpu.registers().is_err());
-    let ended = VmExit::Ended(Ending::Exit { status: 2, cookie: None });
+    let ended = VmExit::Ended(Box::new(Ending::Exit { status: 2, cookie: None }));
     assert_eq!(vcpu.run(VmEntry::Continue), Ok(ended));
 }
 
@@ -229,9 +236,7 @@ fn a_guest_that_is_killed_has_ended() {
     let (_vm, mut vcpu) = debugged(&SPINS);
     rustix::process::kill_process(vcpu.pid(), rustix::process::Signal::KILL).unwrap();
     for _ in 0..2 {
-        let Stop::Exit(VmExit::Ended(Ending::Fault(text))) = resume(&mut vcpu, false) else {
-            panic!("no fault")
-        };
+        let text = fault(&mut vcpu);
         assert!(text.contains("SIGKILL"), "{text}");
     }
 }

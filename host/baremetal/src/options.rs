@@ -39,6 +39,8 @@ pub enum Task {
     SelfTest,
     /// Fail, to see what is printed.
     Crash,
+    /// Count what a guest's exits cost.
+    Bench,
 }
 
 /// Which VMs to start.
@@ -100,6 +102,7 @@ impl Options {
         match (name, value) {
             ("selftest", "") => self.task = Task::SelfTest,
             ("crash", "") => self.task = Task::Crash,
+            ("bench", "") => self.task = Task::Bench,
             ("log", level) => self.level = Level::named(level)?,
             ("panic", "halt") => self.reset_after_failure = false,
             ("panic", "reset") => self.reset_after_failure = true,

@@ -6,8 +6,9 @@ use crate::{Case, Host, Outcome, code};
 use hypervisor::vcpu::machine::{Event, MachineBackend, MachineVcpu};
 use hypervisor::vcpu::{BackendVcpu, VcpuState, VmEntry, VmExit, X86State};
 
-pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 8] {
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 9] {
     [
+        ("instructions of the host's do not exist", super::registers::no_instructions),
         ("an interrupt comes when the guest lets it", interrupts),
         ("the shadow of STI is kept", shadow),
         ("exceptions are given with their codes", exceptions),

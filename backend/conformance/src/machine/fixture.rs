@@ -42,7 +42,7 @@ code!(handler:
 );
 
 /// A machine.
-pub(super) struct Pc<V: BackendVm> {
+pub(crate) struct Pc<V: BackendVm> {
     pub vcpu: V::Vcpu,
     pub vm: V,
     pub interrupted: fn(),
@@ -93,6 +93,14 @@ pub(super) fn cpuid<B: MachineBackend>(
 ) -> Result<Vec<CpuidEntry>, String> {
     let mut all = backend.supported_cpuid().map_err(text)?;
     all.retain(|row| !rows.iter().any(|r| (r.leaf, r.subleaf) == (row.leaf, row.subleaf)));
+    // No hypervisors within.
+    for row in &mut all {
+        match row.leaf {
+            1 => row.registers[2] &= !(1 << 5),
+            0x8000_0001 => row.registers[2] &= !(1 << 2),
+            _ => {}
+        }
+    }
     all.extend_from_slice(rows);
     Ok(all)
 }
@@ -153,6 +161,12 @@ impl<V: MachineVm> Pc<V> {
         self.expect(VmExit::Io { port: 0x502, size: 4, write: None })?;
         Ok(VmEntry::Data(skip))
     }
+}
+
+/// How guests end here: by asking this port. HLT is not told where the backend has the local
+/// interrupt controllers.
+pub(super) fn end() -> VmExit {
+    VmExit::Io { port: 0xf4, size: 1, write: None }
 }
 
 /// The next exit of a vCPU.

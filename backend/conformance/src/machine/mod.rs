@@ -9,7 +9,7 @@ mod modes;
 mod registers;
 
 use crate::{Host, Outcome};
-use fixture::Pc;
+pub(crate) use fixture::Pc;
 use hypervisor::vcpu::machine::{MachineBackend, MachineVm};
 
 /// Runs every case, tells each one's outcome, and whether all went well.

@@ -1,6 +1,6 @@
 //! Code that is not 64-bit: real mode, protected mode without and with paging.
 
-use super::fixture::{Pc, state};
+use super::fixture::{Pc, end, state};
 use crate::guest::{DEVICE, out};
 use crate::{Case, Host, Outcome, code};
 use hypervisor::memory::Gpa;
@@ -35,7 +35,7 @@ code!(real:
     "pop bx",
     "mov eax, 1",
     "cpuid",
-    "hlt",
+    "in al, 0xf4",
     ".code64",
 );
 
@@ -59,7 +59,7 @@ fn real_mode<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.expect(VmExit::ReadMsr { index: 0x1b })?;
     pc.expect_after(VmEntry::Data(0xfee0_0900), out(0x500, 4, 0xfee0_0900))?;
     pc.expect(out(0x500, 4, 0x11))?;
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(protected:
@@ -82,7 +82,7 @@ code!(protected:
     "mov word ptr [0x600010], 0x77",
     "mov eax, cr4",
     "out dx, eax",
-    "hlt",
+    "in al, 0xf4",
     ".code64",
 );
 
@@ -104,7 +104,7 @@ fn protected_mode<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.expect_after(VmEntry::Data(0xabcd), out(0x500, 4, 0xabcd))?;
     pc.expect(mmio(2, Some(0x77)))?;
     pc.expect(out(0x500, 4, 0x10))?;
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(loses_its_table: "push 0", "push 0", "lidt [rsp]", "ud2");

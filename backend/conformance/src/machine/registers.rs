@@ -1,14 +1,13 @@
 //! CPUID, model-specific, control, debug and extended registers; hypercalls; read-only memory.
 
-use super::fixture::{Pc, empty, fill, next, state, vcpu};
+use super::fixture::{Pc, empty, end, fill, next, state, vcpu};
 use crate::guest::{DATA, TEXT, out, same, text};
 use crate::{Case, Host, Outcome, code};
-use alloc::format;
 use hypervisor::memory::{Gpa, Perms};
 use hypervisor::vcpu::machine::{CpuidEntry, MachineBackend};
 use hypervisor::vcpu::{BackendVm, VmEntry, VmExit};
 
-pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 12] {
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 11] {
     [
         ("registers of the guest's own never leave it", own_registers),
         ("unknown registers are asked for and refused", unknown_registers),
@@ -16,7 +15,6 @@ pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 12] {
         ("CPUID says what the table says", cpuid),
         ("hypercalls have arguments and an answer", hypercalls),
         ("forbidden bits of control register 4 fault", control_register_4),
-        ("instructions of the host's do not exist", no_instructions),
         ("breakpoints stop each guest at its own", breakpoints),
         ("vector components are switched on and off", extended_state),
         ("read-only memory tells of writes", read_only),
@@ -56,7 +54,7 @@ code!(unknown:
     "mov ecx, 0x4b564dff", "rdmsr",
     "mov eax, 5", "mov edx, 6", "wrmsr",
     "wrmsr",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn unknown_registers<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -70,7 +68,7 @@ fn unknown_registers<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.expect_after(go, write.clone())?;
     pc.expect(write)?;
     let go = pc.takes_after(VmEntry::Refuse, 13, 2)?;
-    pc.expect_after(go, VmExit::Halt)
+    pc.expect_after(go, end())
 }
 
 code!(features:
@@ -78,7 +76,7 @@ code!(features:
     "or eax, 0x1000", "xor edx, edx", "wrmsr",
     "mov eax, r9d", "or eax, 1", "xor edx, edx", "wrmsr",
     "rdmsr", "mov edx, 0x500", "out dx, eax",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn extended_features<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -86,7 +84,7 @@ fn extended_features<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.shows(0x500)?;
     let go = pc.takes(13, 2)?;
     pc.expect_after(go, out(0x500, 4, 0x501))?;
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(asks_cpuid:
@@ -98,7 +96,7 @@ code!(asks_cpuid:
     "mov eax, 1", "cpuid", "shr ecx, 27", "mov eax, ecx", "and eax, 1", "mov edx, r8d", "out dx, eax",
     "mov rax, cr4", "bts rax, 18", "mov cr4, rax",
     "mov eax, 1", "cpuid", "shr ecx, 27", "mov eax, ecx", "and eax, 1", "mov edx, r8d", "out dx, eax",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn cpuid<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -110,14 +108,14 @@ fn cpuid<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     }
     pc.shows(0)?;
     pc.shows(1)?;
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(calls:
     "mov rax, 0x123456789", "mov ebx, 2", "mov ecx, 3", "mov edx, 4", "mov esi, 5",
     "vmmcall",
     "mov edx, 0x500", "out dx, eax",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn hypercalls<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -130,15 +128,15 @@ fn hypercalls<B: MachineBackend>(backend: &Host<B>) -> Outcome {
         }
         exit => same(&exit, &out(0x500, 4, (-1000i32).cast_unsigned()))?,
     }
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(sets_cr4:
     "mov rax, cr4", "bts rax, 13", "mov cr4, rax",
     "mov rax, cr4", "btr rax, 5", "mov cr4, rax",
     "mov rax, cr4", "bts rax, 7", "mov cr4, rax",
-    "mov rax, cr4", "mov edx, 0x500", "out dx, eax",
-    "hlt",
+    "mov rax, cr4", "and eax, 0x7a0", "mov edx, 0x500", "out dx, eax",
+    "in al, 0xf4",
 );
 
 fn control_register_4<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -146,7 +144,7 @@ fn control_register_4<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     let go = pc.takes(13, 3)?;
     let go = pc.takes_after(go, 13, 3)?;
     pc.expect_after(go, out(0x500, 4, 0x6a0))?;
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(hosts_instructions:
@@ -157,16 +155,17 @@ code!(hosts_instructions:
     "clgi",
     "rsm",
     "wbinvd",
-    "hlt",
+    "in al, 0xf4",
 );
 
-fn no_instructions<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+/// Not for KVM in QEMU's emulation, which does not come back from it.
+pub(super) fn no_instructions<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     let mut pc = Pc::new(backend, hosts_instructions())?;
     let mut go = VmEntry::Continue;
     for length in [3, 3, 3, 3, 2] {
         go = pc.takes_after(go, 6, length)?;
     }
-    pc.expect_after(go, VmExit::Halt)
+    pc.expect_after(go, end())
 }
 
 code!(breaks:
@@ -177,7 +176,7 @@ code!(breaks:
     "3: nop",
     "mov rax, dr6", "out dx, eax",
     "xor eax, eax", "mov dr6, rax", "mov dr7, rax",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn breakpoints<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -185,14 +184,14 @@ fn breakpoints<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     let mut second = Pc::new(backend, crate::machine::registers::shows_dr())?;
     let place = u32::try_from(TEXT).unwrap_or(0) + 0x1b;
     let VmExit::Io { write: Some(at), .. } = first.answer(VmEntry::Continue)? else {
-        return Err(format!("no write"));
+        return Err("no write".into());
     };
     second.shows(0)?;
     second.shows(0x11)?;
     let go = first.takes(1, 1)?;
     second.shows(0x11)?;
     first.expect_after(go, out(0x500, 4, 0xffff_0ff1))?;
-    first.expect(VmExit::Halt)?;
+    first.expect(end())?;
     same(&at, &place)
 }
 
@@ -211,7 +210,7 @@ code!(uses_avx:
     "vpcmpeqd ymm1, ymm1, ymm1",
     "vextracti128 xmm2, ymm1, 1", "vmovd eax, xmm2", "out dx, eax",
     "vextracti128 xmm2, ymm1, 1", "vmovd eax, xmm2", "out dx, eax",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn extended_state<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -230,7 +229,7 @@ fn extended_state<B: MachineBackend>(backend: &Host<B>) -> Outcome {
         pc.shows(u32::MAX)?;
         other.shows(u32::MAX)?;
     }
-    pc.expect(VmExit::Halt)
+    pc.expect(end())
 }
 
 code!(writes_rom:
@@ -240,7 +239,7 @@ code!(writes_rom:
     "mov dword ptr [rbx + 8], 5",
     "mov eax, [rbx + 8]", "out dx, eax",
     "mov ecx, 0x10", "or [rbx], ecx",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn read_only<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -257,7 +256,7 @@ fn read_only<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     expect(VmExit::Mmio { gpa: Gpa(ROM + 8), size: 4, write: Some(5) })?;
     expect(out(0x500, 4, 0))?;
     expect(VmExit::Mmio { gpa: Gpa(ROM), size: 4, write: Some(0x17) })?;
-    expect(VmExit::Halt)
+    expect(end())
 }
 
 code!(takes_turns:
@@ -293,7 +292,7 @@ code!(reaches_high:
     "mov dword ptr [rbx + 0xfff00], 0x1234",
     "mov eax, [rbx + 0xfff00]", "out dx, eax",
     "mov eax, [rbx + 0x100000]",
-    "hlt",
+    "in al, 0xf4",
 );
 
 fn high_memory<B: MachineBackend>(backend: &Host<B>) -> Outcome {
@@ -302,5 +301,5 @@ fn high_memory<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.shows(0x1234)?;
     same(&pc.vm.memory().read_obj::<u32>(Gpa(0x1_000f_ff00)), &Ok(0x1234))?;
     pc.expect(VmExit::Mmio { gpa: Gpa(0x1_0010_0000), size: 4, write: None })?;
-    pc.expect_after(VmEntry::Data(0), VmExit::Halt)
+    pc.expect_after(VmEntry::Data(0), end())
 }

@@ -3,6 +3,8 @@
 //!
 //! Every walk is five entries long at most. Entries are read once each.
 
+#![allow(unsafe_code)]
+
 use super::decode::{Mode, Seg};
 use super::memory::Access;
 use super::vendor::{Injection, Vendor};
@@ -106,6 +108,9 @@ impl Paging {
         if self.cr0 & CR0_PG == 0 {
             return Ok(at & 0xffff_ffff);
         }
+        if let Some(found) = self.usual(memory, at, access) {
+            return Ok(found);
+        }
         let shape = self.shape();
         let base = if shape.levels == 3 { !0x1f & 0xffff_ffff } else { ADDRESS };
         let mut table = self.cr3 & base;
@@ -143,6 +148,38 @@ impl Paging {
         }
         // Not reached: level 0 has returned.
         Err(self.fault(at, access, 0))
+    }
+
+    /// The usual case, quickly: four levels, everything there, marked and allowed without looking
+    /// closer. `None` where that is not so.
+    #[inline]
+    fn usual(&self, memory: &GuestMemory, at: u64, access: Access) -> Option<u64> {
+        if self.efer & EFER_LMA == 0 || self.cr4 & CR4_LA57 != 0 {
+            return None;
+        }
+        let (mut all, mut any) = (u64::MAX, 0);
+        let (mut table, mut shift) = (self.cr3 & ADDRESS, 39);
+        loop {
+            let entry = read_entry(memory, Gpa(table + (at >> shift & 511) * 8), 8).ok()?;
+            if entry & (PRESENT | ACCESSED) != PRESENT | ACCESSED {
+                return None;
+            }
+            all &= entry;
+            any |= entry;
+            if shift == 12 || entry & LARGE != 0 {
+                let inside = (1 << shift) - 1;
+                let allowed = match access {
+                    Access::Read => true,
+                    Access::Write => all & WRITABLE != 0 && entry & DIRTY != 0,
+                    Access::Execute => any & NO_EXECUTE == 0,
+                };
+                let own = (all & USER != 0) == (self.cpl == 3);
+                let found = entry & ADDRESS & !inside | at & inside;
+                return (allowed && own && shift < 39).then_some(found);
+            }
+            table = entry & ADDRESS;
+            shift -= 9;
+        }
     }
 
     fn check(
@@ -190,13 +227,36 @@ fn leaf(entry: u64, shift: u32, size: u64, large: bool) -> u64 {
     if size == 4 && large { address | (entry >> 13 & 0xff) << 32 } else { address }
 }
 
+/// A value wherever the host has it.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Unaligned<T>(T);
+
+/// Where the host has `size` bytes of RAM. The guest's processor does not ask what the host may
+/// do with them.
+#[inline(always)]
+pub(crate) fn host(memory: &GuestMemory, gpa: u64, size: u64) -> Option<*const u8> {
+    memory.blocks().iter().find_map(|block| {
+        let range = block.range();
+        let offset = gpa.wrapping_sub(range.start);
+        let len = range.end - range.start;
+        let inside = offset < len && len - offset >= size;
+        let offset = usize::try_from(offset).ok()?;
+        inside.then(|| block.host().wrapping_add(offset).cast_const())
+    })
+}
+
+#[inline(always)]
 fn read_entry(memory: &GuestMemory, at: Gpa, size: u64) -> Result<u64, Miss> {
-    let read = if size == 8 {
-        memory.read_obj::<u64>(at)
-    } else {
-        memory.read_obj::<u32>(at).map(u64::from)
-    };
-    read.map_err(|_| Miss::NoTable(at))
+    let host = host(memory, at.0, size).ok_or(Miss::NoTable(at))?;
+    // SAFETY: as many bytes of RAM, as checked; they are read once.
+    Ok(unsafe {
+        if size == 8 {
+            host.cast::<Unaligned<u64>>().read_volatile().0
+        } else {
+            host.cast::<Unaligned<u32>>().read_volatile().0.into()
+        }
+    })
 }
 
 /// Sets the accessed bit, and in a leaf that is written the dirty bit.

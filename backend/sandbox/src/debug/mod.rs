@@ -244,7 +244,7 @@ impl DebugVcpu for SandboxVcpu {
     fn resume(&mut self, _entry: VmEntry, step: bool) -> Result<Stop, BackendError> {
         self.attach()?;
         if let Some(ending) = &self.debugger()?.ending {
-            return Ok(Stop::Exit(VmExit::Ended(ending.clone())));
+            return Ok(Stop::Exit(VmExit::Ended(Box::new(ending.clone()))));
         }
         Ok(match self.debugger_mut()?.resume(step)? {
             Outcome::Step => Stop::Step,
@@ -253,7 +253,7 @@ impl DebugVcpu for SandboxVcpu {
             Outcome::Gone => {
                 let ending = self.wait_for_end()?;
                 self.debugger_mut()?.ending = Some(ending.clone());
-                Stop::Exit(VmExit::Ended(ending))
+                Stop::Exit(VmExit::Ended(Box::new(ending)))
             }
         })
     }

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod bench;
 mod boot;
 mod console;
 mod cpu;
@@ -85,6 +86,7 @@ fn run(options: &Options, files: Files) {
     match options.task {
         Task::SelfTest => end::exit(selftest::run()),
         Task::Crash => selftest::crash(),
+        Task::Bench => end::exit(bench::run()),
         Task::Guests => {}
     }
     let machines = Machines::new(files);

@@ -211,7 +211,7 @@ impl<'a, 'l, V: DebugVcpu, L: Link> Session<'a, 'l, V, L> {
                 Stop::Exit(exit) => exit,
             };
             let answer = match exit {
-                VmExit::Ended(ending) => Answer::End(ending),
+                VmExit::Ended(ending) => Answer::End(*ending),
                 VmExit::Interrupted => match self.host_wants() {
                     None => return Ok(Event::Listen),
                     Some(ending) => Answer::End(ending),

@@ -5,6 +5,7 @@ use super::*;
 use crate::debug::{BreakKind, Breakpoint, DebugVcpu, Registers, Stop, X86Registers};
 use crate::memory::{Gpa, GuestMemory, Gva, HostBlock};
 use crate::vcpu::{Answer, BackendError, BackendVcpu, ExitHandler, VmEntry, VmExit, line};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -160,7 +161,7 @@ fn packets(packets: &[&str], script: Vec<Stop>) -> Outcome {
 }
 
 fn ended(status: i32) -> Stop {
-    Stop::Exit(VmExit::Ended(Ending::Exit { status, cookie: None }))
+    Stop::Exit(VmExit::Ended(Box::new(Ending::Exit { status, cookie: None })))
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl ExitHandler for Service {
                 fault(format_args!("host/guest translation fault: rip={rip:#x} address={gpa:#x}"))
             }
             VmExit::Interrupted => self.events.interrupted(),
-            VmExit::Ended(ending) => Answer::End(ending),
+            VmExit::Ended(ending) => Answer::End(*ending),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A decoded instruction.
 
 /// How wide addresses and operands are by default: what the code segment says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Mode {
     /// Real mode, virtual-8086 mode, 16-bit protected mode.
+    #[default]
     Bits16,
     /// 32-bit protected and compatibility mode.
     Bits32,
@@ -155,4 +156,23 @@ pub(crate) struct Insn {
     pub immediate: u64,
     pub rep: Rep,
     pub lock: bool,
+}
+
+impl Default for Insn {
+    /// Nothing, of no bytes.
+    fn default() -> Self {
+        Self {
+            op: Op::Plain(Plain::Nothing),
+            size: 0,
+            len: 0,
+            address_size: 8,
+            place: Place::Register(0),
+            segment: Seg::Ds,
+            register: 0,
+            rex: false,
+            immediate: 0,
+            rep: Rep::None,
+            lock: false,
+        }
+    }
 }

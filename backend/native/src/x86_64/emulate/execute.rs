@@ -6,9 +6,9 @@ use crate::x86_64::decode::{Address, Alu, Bit, Insn, Op, Place, Rep, Seg, Source
 use crate::x86_64::regs::{Gprs, truncate};
 
 /// The registers that instructions work on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Registers {
-    pub gprs: Gprs,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Registers<'a> {
+    pub gprs: &'a mut Gprs,
     pub rflags: u64,
     /// Of the next instruction.
     pub next: u64,
@@ -19,7 +19,11 @@ pub(crate) struct Registers {
 ///
 /// # Errors
 /// See [`Stop`]. Nothing has changed then.
-pub(crate) fn execute(insn: &Insn, r: &mut Registers, bus: &mut impl Bus) -> Result<bool, Stop> {
+pub(crate) fn execute(
+    insn: &Insn,
+    r: &mut Registers<'_>,
+    bus: &mut impl Bus,
+) -> Result<bool, Stop> {
     let size = insn.size;
     match insn.op {
         Op::Load => {
@@ -90,14 +94,14 @@ pub(crate) fn execute(insn: &Insn, r: &mut Registers, bus: &mut impl Bus) -> Res
 }
 
 /// A register operand; in byte instructions without REX, 4 to 7 are AH to BH.
-fn register(insn: &Insn, r: &Registers, size: u8) -> u64 {
+fn register(insn: &Insn, r: &Registers<'_>, size: u8) -> u64 {
     match insn.register {
         n @ 4..=7 if size == 1 && !insn.rex => r.gprs.get(n - 4) >> 8 & 0xff,
         n => truncate(r.gprs.get(n), size),
     }
 }
 
-fn set_register(insn: &Insn, r: &mut Registers, size: u8, value: u64) {
+fn set_register(insn: &Insn, r: &mut Registers<'_>, size: u8, value: u64) {
     match insn.register {
         n @ 4..=7 if size == 1 && !insn.rex => {
             let old = r.gprs.get(n - 4);
@@ -107,7 +111,7 @@ fn set_register(insn: &Insn, r: &mut Registers, size: u8, value: u64) {
     }
 }
 
-fn operand(insn: &Insn, r: &Registers, source: Source) -> u64 {
+fn operand(insn: &Insn, r: &Registers<'_>, source: Source) -> u64 {
     match source {
         Source::Register => register(insn, r, insn.size),
         Source::Immediate => truncate(insn.immediate, insn.size),
@@ -115,7 +119,7 @@ fn operand(insn: &Insn, r: &Registers, source: Source) -> u64 {
 }
 
 /// Where an address leads, of the instruction's address size.
-fn offset(insn: &Insn, r: &Registers, address: &Address) -> u64 {
+fn offset(insn: &Insn, r: &Registers<'_>, address: &Address) -> u64 {
     let base = match address.base {
         Some(base) => r.gprs.get(base),
         None if address.rip_relative => r.next,
@@ -126,7 +130,7 @@ fn offset(insn: &Insn, r: &Registers, address: &Address) -> u64 {
     truncate(sum, insn.address_size)
 }
 
-fn spot(insn: &Insn, r: &Registers) -> Option<Spot> {
+fn spot(insn: &Insn, r: &Registers<'_>) -> Option<Spot> {
     match &insn.place {
         Place::Memory(address) => {
             Some(Spot { segment: insn.segment, offset: offset(insn, r, address) })
@@ -137,18 +141,18 @@ fn spot(insn: &Insn, r: &Registers) -> Option<Spot> {
 
 /// Reads the place. Instructions on registers alone do not come here, but a guest may replace
 /// one by another while it is looked at.
-fn get(insn: &Insn, r: &Registers, bus: &mut impl Bus, write: bool) -> Result<u64, Stop> {
+fn get(insn: &Insn, r: &Registers<'_>, bus: &mut impl Bus, write: bool) -> Result<u64, Stop> {
     bus.read(spot(insn, r).ok_or(Stop::Unsupported)?, insn.size, write)
 }
 
-fn put(insn: &Insn, r: &Registers, bus: &mut impl Bus, value: u64) -> Result<(), Stop> {
+fn put(insn: &Insn, r: &Registers<'_>, bus: &mut impl Bus, value: u64) -> Result<(), Stop> {
     let value = truncate(value, insn.size);
     bus.write(spot(insn, r).ok_or(Stop::Unsupported)?, insn.size, value)
 }
 
 fn modify(
     insn: &Insn,
-    r: &mut Registers,
+    r: &mut Registers<'_>,
     bus: &mut impl Bus,
     new: impl Fn(u64, u64) -> (u64, u64),
 ) -> Result<bool, Stop> {
@@ -159,7 +163,7 @@ fn modify(
     Ok(true)
 }
 
-fn compare_exchange(insn: &Insn, r: &mut Registers, bus: &mut impl Bus) -> Result<bool, Stop> {
+fn compare_exchange(insn: &Insn, r: &mut Registers<'_>, bus: &mut impl Bus) -> Result<bool, Stop> {
     let size = insn.size;
     let old = get(insn, r, bus, true)?;
     let (_, flags) = alu::arithmetic(Alu::Cmp, size, r.gprs.get(0), old, r.rflags);
@@ -176,7 +180,7 @@ fn compare_exchange(insn: &Insn, r: &mut Registers, bus: &mut impl Bus) -> Resul
 
 fn bit(
     insn: &Insn,
-    r: &mut Registers,
+    r: &mut Registers<'_>,
     bus: &mut impl Bus,
     op: Bit,
     source: Source,
@@ -207,11 +211,11 @@ const RCX: u8 = 1;
 const RSI: u8 = 6;
 const RDI: u8 = 7;
 
-fn at(r: &Registers, insn: &Insn, index: u8, segment: Seg) -> Spot {
+fn at(r: &Registers<'_>, insn: &Insn, index: u8, segment: Seg) -> Spot {
     Spot { segment, offset: truncate(r.gprs.get(index), insn.address_size) }
 }
 
-fn advance(r: &mut Registers, insn: &Insn, index: u8) {
+fn advance(r: &mut Registers<'_>, insn: &Insn, index: u8) {
     let old = r.gprs.get(index);
     let step = u64::from(insn.size);
     let new = if r.rflags & DF != 0 { old.wrapping_sub(step) } else { old.wrapping_add(step) };
@@ -219,12 +223,12 @@ fn advance(r: &mut Registers, insn: &Insn, index: u8) {
 }
 
 /// Whether a repeated instruction is over before its next element.
-fn exhausted(insn: &Insn, r: &Registers) -> bool {
+fn exhausted(insn: &Insn, r: &Registers<'_>) -> bool {
     insn.rep != Rep::None && truncate(r.gprs.get(RCX), insn.address_size) == 0
 }
 
 /// Counts an element; whether it was the last one.
-fn counted(insn: &Insn, r: &mut Registers, compares: bool) -> bool {
+fn counted(insn: &Insn, r: &mut Registers<'_>, compares: bool) -> bool {
     if insn.rep == Rep::None {
         return true;
     }
@@ -234,7 +238,7 @@ fn counted(insn: &Insn, r: &mut Registers, compares: bool) -> bool {
     truncate(left, insn.address_size) == 0 || compares && equal != (insn.rep == Rep::Equal)
 }
 
-fn string(insn: &Insn, r: &mut Registers, bus: &mut impl Bus) -> Result<bool, Stop> {
+fn string(insn: &Insn, r: &mut Registers<'_>, bus: &mut impl Bus) -> Result<bool, Stop> {
     if exhausted(insn, r) {
         return Ok(true);
     }
@@ -295,7 +299,7 @@ pub(crate) enum Element {
 /// See [`Stop`].
 pub(crate) fn port_element(
     insn: &Insn,
-    r: &mut Registers,
+    r: &mut Registers<'_>,
     bus: &mut impl Bus,
     value: Option<u64>,
 ) -> Result<Element, Stop> {

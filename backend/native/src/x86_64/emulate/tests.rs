@@ -53,15 +53,31 @@ impl Bus for Fake {
     }
 }
 
-fn registers() -> Registers {
-    Registers { gprs: Gprs::default(), rflags: 2, next: 0 }
+/// Registers of a test's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Own {
+    gprs: Gprs,
+    rflags: u64,
+}
+
+fn registers() -> Own {
+    Own { gprs: Gprs::default(), rflags: 2 }
+}
+
+impl Own {
+    fn with<T>(&mut self, act: impl FnOnce(&mut Registers<'_>) -> T) -> T {
+        let mut r = Registers { gprs: &mut self.gprs, rflags: self.rflags, next: 0 };
+        let result = act(&mut r);
+        self.rflags = r.rflags;
+        result
+    }
 }
 
 /// Runs 64-bit code of one instruction.
-fn run(code: &[u8], r: &mut Registers, bus: &mut Fake) -> Result<bool, Stop> {
+fn run(code: &[u8], r: &mut Own, bus: &mut Fake) -> Result<bool, Stop> {
     let insn = decode(Mode::Bits64, code).unwrap();
     bus.asked = 0;
-    execute(&insn, r, bus)
+    r.with(|r| execute(&insn, r, bus))
 }
 
 #[test]
@@ -282,14 +298,14 @@ proptest! {
     ) {
         for mode in [Mode::Bits16, Mode::Bits32, Mode::Bits64] {
             let Ok(insn) = decode(mode, &code) else { continue };
-            let mut r = Registers { gprs: Gprs(gprs), rflags, next: 0 };
+            let mut r = Own { gprs: Gprs(gprs), rflags };
             let mut bus = Fake { answers: std::vec![answer; 2], ..Fake::default() };
             let before = r;
-            if execute(&insn, &mut r, &mut bus).is_err() {
+            if r.with(|r| execute(&insn, r, &mut bus)).is_err() {
                 prop_assert_eq!(r, before);
             }
             let mut bus = Fake { answers: std::vec![answer; 2], ..Fake::default() };
-            let _ = port_element(&insn, &mut r, &mut bus, Some(answer));
+            let _ = r.with(|r| port_element(&insn, r, &mut bus, Some(answer)));
         }
     }
 }

@@ -19,6 +19,15 @@ use hypervisor::vcpu::{BackendError, VmEntry, VmExit};
 
 type Outcome = Result<Option<VmExit>, BackendError>;
 
+/// Instructions that leave guests, as they are usually encoded.
+const HLT: &[u8] = &[0xf4];
+const CPUID: &[u8] = &[0x0f, 0xa2];
+const RDMSR: &[u8] = &[0x0f, 0x32];
+const WRMSR: &[u8] = &[0x0f, 0x30];
+const WBINVD: &[u8] = &[0x0f, 0x09];
+const VMMCALL: &[u8] = &[0x0f, 0x01, 0xd9];
+const XSETBV: &[u8] = &[0x0f, 0x01, 0xd1];
+
 /// CR4 that every guest may set: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT.
 const CR4_ALWAYS: u64 = 0x7ff;
 const CR4_PCIDE: u64 = 1 << 17;
@@ -72,7 +81,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 }
             }
             Pending::Hypercall => self.core.gprs.0[Gprs::RAX] = value,
-            Pending::Instruction(instruction) => return self.answered(*instruction, value),
+            Pending::Instruction => return self.answered(value),
         }
         Ok(None)
     }
@@ -90,7 +99,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Reason::WriteMsr => self.write_msr(cpu),
             Reason::ReadMsr => self.read_msr(),
             Reason::Memory { gpa, access, walk } => self.memory(gpa, access, walk),
-            Reason::Halt => self.skip(1, Some(VmExit::Halt)),
+            Reason::Halt => self.skip(HLT, Some(VmExit::Halt)),
             Reason::Cpuid => self.cpuid(),
             Reason::Hypercall => self.hypercall(),
             Reason::Window => {
@@ -108,7 +117,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Reason::WriteCr4 => return self.write_cr4(),
             Reason::WriteCr8 => return self.write_cr8(),
             Reason::WriteXcr => return self.write_xcr(cpu),
-            Reason::Skip => return self.skip(2, None),
+            Reason::Skip => return self.skip(WBINVD, None),
             Reason::Undefined => self.raise(Injection::UD),
             Reason::Counter => self.raise(Injection::GP),
             Reason::DebugRegisters => {
@@ -132,9 +141,9 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         VmExit::Shutdown { rip: Gva(self.v.rip()) }
     }
 
-    /// Lets the guest go on after its instruction, which usually has `length` bytes.
-    fn skip(&mut self, length: u8, exit: Option<VmExit>) -> Outcome {
-        match self.after(length) {
+    /// Lets the guest go on after its instruction, which is usually this one.
+    fn skip(&mut self, usual: &[u8], exit: Option<VmExit>) -> Outcome {
+        match self.after(usual) {
             Ok(next) => {
                 self.events.retire(&mut self.v, next);
                 Ok(exit)
@@ -208,7 +217,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         let [subleaf, _] = crate::x86_64::processor::halves(self.core.gprs.0[Gprs::RCX]);
         let found = self.cpuid.answer(leaf, subleaf, self.v.cr4(), self.core.live.xcr0);
         let [eax, ebx, ecx, edx] = found.map(u64::from);
-        match self.after(2) {
+        match self.after(CPUID) {
             Ok(next) => {
                 let gprs = &mut self.core.gprs.0;
                 (gprs[Gprs::RAX], gprs[Gprs::RBX]) = (eax, ebx);
@@ -228,14 +237,14 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         let index = self.msr_index();
         match self.msrs.read(index, &self.v, &self.core.live, &self.cpuid) {
             Some(Ok(value)) => {
-                let outcome = self.skip(2, None);
+                let outcome = self.skip(RDMSR, None);
                 // Where that raised an exception the registers do not matter.
                 self.core.gprs.set_edx_eax(value);
                 outcome
             }
             Some(Err(msr::Refused)) => self.refuse(),
             None if self.vm.kind == Kind::Unikernel => self.refuse(),
-            None => match self.after(2) {
+            None => match self.after(RDMSR) {
                 Ok(next) => {
                     self.pending = Pending::ReadMsr(next);
                     Ok(Some(VmExit::ReadMsr { index }))
@@ -255,11 +264,11 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                     // SAFETY: this CPU, where this vCPU is live.
                     unsafe { cpu.set_tsc_aux(value) };
                 }
-                self.skip(2, None)
+                self.skip(WRMSR, None)
             }
             Some(Err(msr::Refused)) => self.refuse(),
             None if self.vm.kind == Kind::Unikernel => self.refuse(),
-            None => match self.after(2) {
+            None => match self.after(WRMSR) {
                 Ok(next) => {
                     self.pending = Pending::WriteMsr(next);
                     Ok(Some(VmExit::WriteMsr { index, value }))
@@ -281,7 +290,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             self.raise(Injection::UD);
             return Ok(None);
         }
-        let next = match self.after(3) {
+        let next = match self.after(VMMCALL) {
             Ok(next) => next,
             Err(stop) => return self.lost(stop),
         };
@@ -362,6 +371,6 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         self.core.live.xcr0 = value;
         // SAFETY: this CPU, where this vCPU is live; the components are the platform's.
         unsafe { cpu.set_xcr0(value) };
-        self.skip(3, None)
+        self.skip(XSETBV, None)
     }
 }

@@ -5,27 +5,34 @@
 use super::bus::{GuestBus, READS};
 use super::{Pending, Vcpu};
 use crate::Platform;
-use crate::x86_64::decode::{Failure, Insn, MAX_LEN, Mode, Op, Plain, decode};
+use crate::x86_64::decode::{Failure, Insn, MAX_LEN, Mode, Op, decode};
 use crate::x86_64::emulate::{Element, Registers, Stop, execute, port_element};
 use crate::x86_64::memory::{Access, PAGE};
-use crate::x86_64::space::{Miss, Paging, linear, mode};
+use crate::x86_64::space::{Miss, Paging, host, linear, mode};
 use crate::x86_64::vendor::{Injection, Port, Vendor};
 use crate::x86_64::vm::Kind;
-use alloc::boxed::Box;
 use alloc::format;
-use arrayvec::ArrayVec;
 use hypervisor::memory::{Gpa, Gva, Perms};
 use hypervisor::vcpu::{BackendError, VmExit};
 
 /// An instruction that has asked a device.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Instruction {
     insn: Insn,
     mode: Mode,
     known: Option<u64>,
-    answers: ArrayVec<u64, READS>,
+    answers: [u64; READS],
+    answered: usize,
     /// INS: the answer is its port's.
     port: Option<Port>,
+    /// What `insn` was decoded from: guests use devices by the same instruction again and again.
+    code: Code,
+}
+
+impl Instruction {
+    fn answers(&self) -> &[u64] {
+        self.answers.get(..self.answered).unwrap_or_default()
+    }
 }
 
 /// 16 bytes, wherever they are.
@@ -34,7 +41,7 @@ pub(super) struct Instruction {
 struct Words(u64, u64);
 
 /// Bytes of code.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Code {
     bytes: [u8; 16],
     len: usize,
@@ -50,59 +57,72 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Carries out the instruction that has accessed `gpa`, which is no RAM or not to be written.
     pub(super) fn access(&mut self, gpa: u64) -> Result<Option<VmExit>, BackendError> {
         let mode = mode::<P, V>(&self.v);
-        let insn = match self.decode(mode) {
-            Ok(insn) => insn,
-            Err(stop) => return self.stopped(stop, Some(gpa)),
-        };
-        let known = Some(gpa);
-        let answers = ArrayVec::new();
-        self.carry_out(Instruction { insn, mode, known, answers, port: None })
+        if let Err(stop) = self.hold(mode) {
+            return self.stopped(stop, Some(gpa));
+        }
+        (self.held.known, self.held.port) = (Some(gpa), None);
+        self.carry_out()
     }
 
     /// Carries out an element of INS or OUTS.
     pub(super) fn string_port(&mut self, port: Port) -> Result<Option<VmExit>, BackendError> {
         let mode = mode::<P, V>(&self.v);
-        let insn = match self.decode(mode) {
-            Ok(insn) => insn,
-            Err(stop) => return self.stopped(stop, None),
-        };
-        if !matches!((insn.op, port.input), (Op::Ins, true) | (Op::Outs, false)) {
+        if let Err(stop) = self.hold(mode) {
+            return self.stopped(stop, None);
+        }
+        if !matches!((self.held.insn.op, port.input), (Op::Ins, true) | (Op::Outs, false)) {
             // Another vCPU has changed the code since: the guest tries again.
             return Ok(None);
         }
-        let answers = ArrayVec::new();
-        self.carry_out(Instruction { insn, mode, known: None, answers, port: Some(port) })
+        (self.held.known, self.held.port) = (None, Some(port));
+        self.carry_out()
+    }
+
+    /// Decodes the instruction at RIP, to be carried out.
+    fn hold(&mut self, mode: Mode) -> Result<(), Stop> {
+        self.held.answered = 0;
+        let code = self.code(mode)?;
+        if code == self.held.code && mode == self.held.mode {
+            return Ok(());
+        }
+        // What cannot be decoded is not remembered.
+        self.held.code = Code::default();
+        self.held.insn = decode_all(mode, &code)?;
+        self.held.mode = mode;
+        self.held.code = code;
+        Ok(())
     }
 
     /// Goes on with an instruction whose device or port has answered.
-    pub(super) fn answered(
-        &mut self,
-        mut instruction: Instruction,
-        value: u64,
-    ) -> Result<Option<VmExit>, BackendError> {
-        // No instruction asks more often.
-        let _ = instruction.answers.try_push(value);
-        self.carry_out(instruction)
+    pub(super) fn answered(&mut self, value: u64) -> Result<Option<VmExit>, BackendError> {
+        // No instruction asks more often than there is room.
+        if let Some(answer) = self.held.answers.get_mut(self.held.answered) {
+            *answer = value;
+            self.held.answered += 1;
+        }
+        self.carry_out()
     }
 
-    fn carry_out(&mut self, instruction: Instruction) -> Result<Option<VmExit>, BackendError> {
+    fn carry_out(&mut self) -> Result<Option<VmExit>, BackendError> {
         let rip = self.v.rip();
-        let Instruction { insn, mode, .. } = instruction;
+        let held = &self.held;
+        let (insn, mode) = (&held.insn, held.mode);
         let next = next_rip(mode, rip, insn.len);
-        let mut registers = Registers { gprs: self.core.gprs, rflags: self.v.rflags(), next };
+        let gprs = &mut self.core.gprs;
+        let mut registers = Registers { gprs, rflags: self.v.rflags(), next };
         let mut bus = GuestBus {
             vm: &self.vm,
             v: &self.v,
             mode,
-            known: instruction.known,
-            answers: &instruction.answers,
+            known: held.known,
+            answers: held.answers(),
             asked: 0,
             written: None,
         };
         let mut exit = None;
-        let over = if let Some(port) = instruction.port {
-            let value = instruction.answers.first().copied();
-            match port_element(&insn, &mut registers, &mut bus, value) {
+        let over = if let Some(port) = held.port {
+            let value = held.answers().first().copied();
+            match port_element(insn, &mut registers, &mut bus, value) {
                 Ok(Element::Nothing) => true,
                 Ok(Element::In(over)) => over,
                 Ok(Element::Out(value, over)) => {
@@ -114,27 +134,30 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                     over
                 }
                 Ok(Element::Ask) => {
-                    self.pending = Pending::Instruction(Box::new(instruction));
+                    self.pending = Pending::Instruction;
                     let exit = VmExit::Io { port: port.port, size: insn.size, write: None };
                     return Ok(Some(exit));
                 }
                 Err(stop) => return self.stopped(stop, None),
             }
         } else {
-            match execute(&insn, &mut registers, &mut bus) {
+            match execute(insn, &mut registers, &mut bus) {
                 Ok(over) => over,
                 Err(Stop::Ask { gpa, size }) => {
-                    self.pending = Pending::Instruction(Box::new(instruction));
+                    self.pending = Pending::Instruction;
                     return Ok(Some(VmExit::Mmio { gpa, size, write: None }));
                 }
-                Err(stop) => return self.stopped(stop, instruction.known),
+                Err(stop) => {
+                    let known = held.known;
+                    return self.stopped(stop, known);
+                }
             }
         };
         if let Some((gpa, size, value)) = bus.written {
             exit = Some(VmExit::Mmio { gpa, size, write: Some(value) });
         }
-        self.core.gprs = registers.gprs;
-        self.v.set_rflags(registers.rflags);
+        let rflags = registers.rflags;
+        self.v.set_rflags(rflags);
         if over {
             self.events.retire(&mut self.v, next);
         }
@@ -173,32 +196,36 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         ))
     }
 
-    /// Where the guest goes on after an instruction of this kind, which has left it.
-    pub(super) fn after(&self, length: u8) -> Result<u64, Stop> {
+    /// Where the guest goes on after an instruction that has left it, usually this one.
+    pub(super) fn after(&self, usual: &[u8]) -> Result<u64, Stop> {
         if let Some(next) = self.v.next_rip() {
             return Ok(next);
         }
         let mode = mode::<P, V>(&self.v);
-        let insn = self.decode(mode)?;
-        // Another vCPU may have changed the code since: any instruction of that kind was so long.
-        let len = if matches!(insn.op, Op::Plain(Plain::Nothing)) { length } else { insn.len };
+        let code = self.fetch(mode)?;
+        let len = if code.bytes().starts_with(usual) {
+            u8::try_from(usual.len()).unwrap_or(0)
+        } else {
+            decode_all(mode, &code)?.len
+        };
         Ok(next_rip(mode, self.v.rip(), len))
     }
 
     /// The instruction at RIP.
     pub(super) fn decode(&self, mode: Mode) -> Result<Insn, Stop> {
+        decode_all(mode, &self.code(mode)?)
+    }
+
+    /// The bytes at RIP, from the processor if it tells them.
+    fn code(&self, mode: Mode) -> Result<Code, Stop> {
         if let Some(bytes) = self.v.instruction()
-            && let Ok(insn) = decode(mode, bytes)
+            && bytes.len() >= MAX_LEN
         {
-            return Ok(insn);
+            let mut code = Code { len: MAX_LEN, ..Code::default() };
+            code.bytes[..MAX_LEN].copy_from_slice(&bytes[..MAX_LEN]);
+            return Ok(code);
         }
-        let code = self.fetch(mode)?;
-        match decode(mode, code.bytes()) {
-            Ok(insn) => Ok(insn),
-            // Of 15 prefixes; shorter code ends at a page that is not there.
-            Err(Failure::Short) if code.len >= MAX_LEN => Err(Miss::GP.into()),
-            Err(Failure::Short | Failure::Unknown) => Err(Stop::Unsupported),
-        }
+        self.fetch(mode)
     }
 
     /// Up to 15 bytes of code from RIP, as far as they are mapped.
@@ -220,15 +247,19 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         let gpa = Paging::of(&self.v).translate(memory, at, Access::Execute)?;
         let in_page = PAGE - at % PAGE;
         let wanted = (MAX_LEN - code.len).min(usize::try_from(in_page).unwrap_or(0));
-        let slice = memory.slice(Gpa(gpa), wanted as u64, Perms::READ);
-        let slice = slice.map_err(|_| Stop::Denied(Gpa(gpa)))?;
         if wanted == MAX_LEN && in_page >= 16 {
+            let from = host(memory, gpa, 16).ok_or(Stop::Denied(Gpa(gpa)))?;
             // SAFETY: 16 bytes of one page of RAM, as checked. The guest may change them
             // meanwhile: they are read once.
-            let Words(low, high) = unsafe { slice.as_ptr().cast::<Words>().read_volatile() };
+            let Words(low, high) = unsafe { from.cast::<Words>().read_volatile() };
             code.bytes[..8].copy_from_slice(&low.to_le_bytes());
-            code.bytes[8..].copy_from_slice(&high.to_le_bytes());
-        } else if let Some(rest) = code.bytes.get_mut(code.len..code.len + wanted) {
+            code.bytes[8..].copy_from_slice(&(high << 8 >> 8).to_le_bytes());
+            code.len = MAX_LEN;
+            return Ok(());
+        }
+        let slice = memory.slice(Gpa(gpa), wanted as u64, Perms::READ);
+        let slice = slice.map_err(|_| Stop::Denied(Gpa(gpa)))?;
+        if let Some(rest) = code.bytes.get_mut(code.len..code.len + wanted) {
             slice.copy_to(rest);
         }
         code.len += wanted;
@@ -238,6 +269,15 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Gives the guest an exception.
     pub(super) fn raise(&mut self, exception: Injection) {
         self.events.raise(exception);
+    }
+}
+
+fn decode_all(mode: Mode, code: &Code) -> Result<Insn, Stop> {
+    match decode(mode, code.bytes()) {
+        Ok(insn) => Ok(insn),
+        // Of 15 prefixes; shorter code ends at a page that is not there.
+        Err(Failure::Short) if code.len >= MAX_LEN => Err(Miss::GP.into()),
+        Err(Failure::Short | Failure::Unknown) => Err(Stop::Unsupported),
     }
 }
 

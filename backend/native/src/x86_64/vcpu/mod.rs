@@ -32,6 +32,8 @@ pub(crate) struct Vcpu<P: Platform, V: Vendor<P>> {
     /// At a place of their own: the CPU they are live on knows it.
     core: Box<Core>,
     pending: Pending,
+    /// The instruction that is carried out.
+    held: Instruction,
     events: Events,
     cpuid: Cpuid,
     msrs: Msrs,
@@ -59,8 +61,8 @@ enum Pending {
     WriteMsr(u64),
     /// A call; RIP has gone on.
     Hypercall,
-    /// An instruction that asks a device or a port.
-    Instruction(Box<Instruction>),
+    /// [`Vcpu::held`] asks a device or a port.
+    Instruction,
 }
 
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
@@ -78,6 +80,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             v,
             core: Box::new(Core { gprs: Gprs::default(), live }),
             pending: Pending::Nothing,
+            held: Instruction::default(),
             events: Events::default(),
             cr4_allowed: exits::cr4_allowed(&cpuid),
             cpuid,
