@@ -13,7 +13,7 @@ use crate::{paths, unikernel};
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
 /// A test: its name, and what it does with the image.
-type Test = (&'static str, fn(&Path) -> Result<()>);
+pub type Test = (&'static str, fn(&Path) -> Result<()>);
 
 const TESTS: [Test; 12] = [
     ("the self-test passes on one CPU", |image| self_test(image, 1)),
@@ -34,10 +34,15 @@ const TESTS: [Test; 12] = [
 pub fn boot(filter: Option<&str>) -> Result<Tally> {
     let image = image::build()?;
     unikernel::build_examples()?;
+    boot_all(&image, &TESTS, filter)
+}
+
+/// Runs tests of an image, or those whose name contains `filter`.
+pub fn boot_all(image: &Path, tests: &[Test], filter: Option<&str>) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (name, test) in TESTS.iter().filter(|test| filter.is_none_or(|f| test.0.contains(f))) {
+    for (name, test) in tests.iter().filter(|test| filter.is_none_or(|f| test.0.contains(f))) {
         tally.tests += 1;
-        match test(&image) {
+        match test(image) {
             Ok(()) => {
                 println!("test {name} ... ok");
                 tally.passed += 1;
@@ -186,7 +191,7 @@ fn trial<'a>(image: &'a Path, cpus: u32, words: &'a str) -> Trial<'a> {
     Trial { start, cpus, devices: &[], typed: &[] }
 }
 
-fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {
+pub fn expect(boot: &Boot, status: Option<i32>, parts: &[&str]) -> Result<()> {
     let text = &boot.text;
     for part in parts {
         ensure!(text.contains(part), "it did not print \"{part}\":\n{text}");

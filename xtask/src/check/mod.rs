@@ -7,6 +7,7 @@ mod bare_metal;
 pub mod image;
 mod kvm;
 mod lint;
+pub mod machines;
 pub mod suites;
 mod tally;
 
@@ -50,6 +51,7 @@ pub fn run(options: &Options) -> Result<i32> {
     checks.run("system tests, sandbox", || suites::system(filter));
     if !options.quick {
         checks.run("bare metal in QEMU", || image::boot(filter));
+        checks.run("whole machines on bare metal", || machines::boot(filter));
     }
     if whole && !options.quick {
         checks.run("fuzz targets", suites::fuzz);

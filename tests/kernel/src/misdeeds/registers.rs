@@ -6,7 +6,7 @@ use crate::println;
 use crate::pvh::Boot;
 use crate::traps::{self, DEBUGGED, Faulted};
 use core::arch::asm;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Every leaf that anybody has, and far beyond.
 pub fn cpuid_leaves(_: &Boot) {
@@ -103,15 +103,18 @@ fn xsetbv(components: u64) -> Result<(), Faulted> {
     probe!("xsetbv", in("ecx") 0, in("rax") low, in("rdx") high)
 }
 
-/// Watches the address that the debug exception's own handling touches, single-steps, and sets
-/// every bit.
+/// What the debug registers watch. Not what the handler of their exceptions touches: a processor
+/// would never get out of that, and a machine resets.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+/// Watches, single-steps, and sets every bit.
 pub fn debug_registers(_: &Boot) {
     DEBUGGED.store(true, SeqCst);
-    let watched = (&raw const DEBUGGED).addr() as u64;
+    let watched = (&raw const WATCHED).addr() as u64;
     for control in [0x1u64, 0xf_0001, 0xffff_0455, 0xffff_ffff, 0x700] {
         let set = probe!("mov dr0, {at}; mov dr1, {at}; mov dr7, {control}",
             at = in(reg) watched, control = in(reg) control);
-        let seen = DEBUGGED.load(SeqCst);
+        let seen = WATCHED.fetch_add(1, SeqCst);
         // SAFETY: the trap flag's exceptions are counted and forgiven.
         unsafe {
             asm!(

@@ -1,0 +1,179 @@
+//! Whole machines on the bare-metal image, in QEMU's emulated machine: Debian's Linux, alone and
+//! beside unikernels, and the test kernel, which misbehaves beside a guest that keeps count.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::image::{Test, boot_all, expect};
+use super::tally::Tally;
+use crate::image::{self, GOOD, PROMPT, Start, Trial, bundle};
+use crate::{linux, paths, test_kernel, unikernel};
+
+const TESTS: [Test; 6] = [
+    ("Linux has one processor", |image| linux_shell(image, 1)),
+    ("Linux has four processors on two", |image| linux_shell(image, 4)),
+    ("Linux and three unikernels run side by side", side_by_side),
+    ("a hostile machine harms nobody else", hostile),
+    ("a hostile machine of three processors harms nobody else", hostile_processors),
+    ("machines that never give way are stopped, and others have their share", endless),
+];
+
+/// What Linux's shell says when it waits.
+const SHELL: &str = "linux# ";
+/// What would be in Linux's log if it had found something wrong with its machine.
+const COMPLAINTS: &str = "WARNING:|Call Trace|unchecked MSR|BUG:|Oops";
+
+/// Builds the image and runs its tests with whole machines.
+pub fn boot(filter: Option<&str>) -> Result<Tally> {
+    let image = image::build()?;
+    linux::build()?;
+    unikernel::build_examples()?;
+    boot_all(&image, &TESTS, filter)
+}
+
+/// A boot module of these descriptions and files.
+fn module(name: &str, configs: &[(&str, String)], files: &[PathBuf]) -> Result<PathBuf> {
+    let folder = paths::work("image")?.join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    for (name, text) in configs {
+        fs::write(folder.join(format!("{name}.toml")), text)?;
+    }
+    for file in files {
+        let to = folder.join(file.file_name().context("a file without a name")?);
+        fs::copy(file, to).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    let module = folder.with_extension("cpio");
+    fs::write(&module, bundle::make(&[folder])?)?;
+    Ok(module)
+}
+
+fn debian(vcpus: u32) -> (&'static str, String) {
+    let [kernel, initrd] = linux::FILES;
+    let text = format!(
+        "[vm]\nname = \"linux\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"192M\"\n\
+         [vm.type1]\nkernel = \"{kernel}\"\ninitrd = \"{initrd}\"\n\
+         cmdline = \"console=ttyS0 panic=-1\"\n"
+    );
+    ("linux", text)
+}
+
+fn debian_files() -> Vec<PathBuf> {
+    linux::FILES.map(|name| linux::folder().join(name)).to_vec()
+}
+
+/// The test kernel, told to do this.
+fn kernel(name: &'static str, vcpus: u32, words: &str) -> (&'static str, String) {
+    let text = format!(
+        "[vm]\nname = \"{name}\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"64M\"\n\
+         [vm.type1]\nkernel = \"test-kernel\"\ncmdline = \"{words}\"\n"
+    );
+    (name, text)
+}
+
+fn hello(name: &'static str, unikernel: &str) -> (&'static str, String) {
+    let text = format!(
+        "[vm]\nname = \"{name}\"\nmode = \"hvt\"\nmemory = \"16M\"\n\
+         [vm.hvt]\nunikernel = \"{unikernel}.hvt\"\n"
+    );
+    (name, text)
+}
+
+fn linux_shell(image: &Path, vcpus: u32) -> Result<()> {
+    let name = format!("linux-{vcpus}");
+    let module = module(&name, &[debian(vcpus)], &debian_files())?;
+    let load = format!(
+        "for i in $(seq {vcpus}); do dd if=/dev/zero bs=1M count=48 2>/dev/null | md5sum & done; \
+         wait; echo sums are done"
+    );
+    let complaints = format!("echo $(dmesg | grep -cE '{COMPLAINTS}') complaints");
+    let typed = [
+        (SHELL, "echo $(nproc) processors"),
+        (SHELL, "grep LOC: /proc/interrupts"),
+        (SHELL, load.as_str()),
+        (SHELL, complaints.as_str()),
+        (SHELL, "poweroff -f"),
+    ];
+    let start = Start::Kernel { image, words: "attach=linux exit", module: Some(&module) };
+    let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
+    let processors = format!("\n{vcpus} processors\n");
+    let parts = [&processors, "LOC:", "\nsums are done\n", "\n0 complaints\n", "Power down"];
+    expect(&boot, Some(GOOD), &parts)?;
+    // MD5 of 48 MiB of zeros: every processor kept its registers while others ran.
+    let right = boot.text.matches("  -\n").count();
+    ensure!(right == vcpus as usize, "{right} sums came of {vcpus}:\n{}", boot.text);
+    let sums: std::collections::BTreeSet<_> =
+        boot.text.lines().filter_map(|line| line.strip_suffix("  -")).collect();
+    ensure!(sums.len() == 1, "the sums differ: {sums:?}");
+    Ok(())
+}
+
+fn side_by_side(image: &Path) -> Result<()> {
+    let configs =
+        [debian(2), hello("one", "hello"), hello("two", "clock"), hello("three", "hello")];
+    let mut files = debian_files();
+    files.extend(["hello", "clock"].map(|name| paths::unikernels().join(format!("{name}.hvt"))));
+    let module = module("side-by-side", &configs, &files)?;
+    let words = "start=all attach=linux exit";
+    let start = Start::Kernel { image, words, module: Some(&module) };
+    let typed = [(SHELL, "echo $(nproc) processors"), (SHELL, "poweroff -f")];
+    let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
+    expect(&boot, Some(GOOD), &["\n2 processors\n", "(one): exit status 0", "(two): exit status 0"])
+}
+
+/// Runs test kernels beside one whose every beat must be good.
+fn beside_heartbeat(
+    image: &Path,
+    name: &str,
+    others: &[(&'static str, String)],
+    typed: &[(&str, &str)],
+    words: &str,
+) -> Result<image::Boot> {
+    let mut configs = vec![kernel("heart", 1, &format!("heartbeat={BEATS}"))];
+    configs.extend_from_slice(others);
+    let module = module(name, &configs, &[test_kernel::build()?])?;
+    let start = Start::Kernel { image, words, module: Some(&module) };
+    let boot = Trial { start, cpus: 1, devices: &[], typed }.boot()?;
+    ensure!(!boot.text.contains("BAD"), "the heart's memory was changed:\n{}", boot.text);
+    let good = boot.text.matches(" good\n").count();
+    ensure!(good == BEATS, "{good} of {BEATS} beats were good:\n{}", boot.text);
+    Ok(boot)
+}
+
+const BEATS: usize = 20;
+
+fn hostile(image: &Path) -> Result<()> {
+    let others = [kernel("hostile", 1, "do=all")];
+    let boot = beside_heartbeat(image, "hostile", &others, &[], "exit console=off")?;
+    let parts = ["[hostile] done ports", "[hostile] test-kernel: end", "(hostile): exit status 0"];
+    expect(&boot, Some(GOOD), &parts)
+}
+
+fn hostile_processors(image: &Path) -> Result<()> {
+    let others = [kernel("hostile", 3, "do=nmi,ipi,chips,modes,self-modify")];
+    let boot = beside_heartbeat(image, "hostile-3", &others, &[], "exit console=off")?;
+    let parts = ["2 other processors", "[hostile] test-kernel: end", "(hostile): exit status 0"];
+    expect(&boot, Some(GOOD), &parts)
+}
+
+/// On one CPU: interrupts off for ever, exceptions and interrupts without end.
+fn endless(image: &Path) -> Result<()> {
+    let others = [
+        kernel("spin", 1, "do=spin"),
+        kernel("exceptions", 1, "do=exceptions"),
+        kernel("nmis", 1, "do=nmi-spin"),
+        kernel("ipis", 2, "do=ipi-spin"),
+    ];
+    let typed = [
+        ("(heart): exit status 0", "stop spin"),
+        ("(spin): stopped", "stop exceptions"),
+        ("(exceptions): stopped", "stop nmis"),
+        ("(nmis): stopped", "stop ipis"),
+        ("(ipis): stopped", "list"),
+        (PROMPT, "poweroff"),
+    ];
+    let boot = beside_heartbeat(image, "endless-machines", &others, &typed, "")?;
+    expect(&boot, Some(0), &["[heart] test-kernel: end", "(ipis): stopped"])
+}
