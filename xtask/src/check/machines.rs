@@ -147,7 +147,7 @@ const BEATS: usize = 20;
 fn hostile(image: &Path) -> Result<()> {
     let others = [kernel("hostile", 1, "do=all")];
     let boot = beside_heartbeat(image, "hostile", &others, &[], "exit console=off")?;
-    let parts = ["[hostile] done ports", "[hostile] test-kernel: end", "(hostile): exit status 0"];
+    let parts = ["done ports", "[hostile] test-kernel: end", "(hostile): exit status 0"];
     expect(&boot, Some(GOOD), &parts)
 }
 
