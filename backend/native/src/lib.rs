@@ -6,7 +6,9 @@
 //! Contract with that kernel: calls come with interrupts off; nothing here blocks or opens an
 //! interrupt window outside of the guest; a run ends with [`hypervisor::vcpu::VmExit::Interrupted`]
 //! at every host interrupt, and the caller lets the host take it; allocation is fallible; stack
-//! use stays under 16 KiB; no floating point; nothing that a guest does panics.
+//! use stays under 16 KiB; no floating point; nothing that a guest does panics. Registers of a guest
+//! stay in the processor between two runs: the kernel calls [`release`] on a CPU before another
+//! thread, or anybody who uses vector registers, comes to it.
 
 #![no_std]
 

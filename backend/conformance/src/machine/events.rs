@@ -6,8 +6,10 @@ use crate::{Case, Host, Outcome, code};
 use hypervisor::vcpu::machine::{Event, MachineBackend, MachineVcpu};
 use hypervisor::vcpu::{BackendVcpu, VcpuState, VmEntry, VmExit, X86State};
 
-pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 9] {
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 11] {
     [
+        ("an interrupt is not lost behind an exception", interrupt_and_exception),
+        ("two vCPUs share their memory", super::registers::two_vcpus),
         ("instructions of the host's do not exist", super::registers::no_instructions),
         ("an interrupt comes when the guest lets it", interrupts),
         ("the shadow of STI is kept", shadow),
@@ -114,6 +116,25 @@ fn nmi_and_interrupt<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     let go = pc.takes(2, 0)?;
     let go = pc.takes_after(go, 0x31, 0)?;
     pc.expect_after(go, out(0x500, 4, 3))
+}
+
+code!(reads_refused:
+    "mov ecx, 0x4b564dff",
+    "mov edx, 0x500",
+    "sti",
+    "nop",
+    "rdmsr",
+    "out dx, eax",
+    "hlt",
+);
+
+fn interrupt_and_exception<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, reads_refused())?;
+    pc.expect(VmExit::ReadMsr { index: 0x4b56_4dff })?;
+    pc.vcpu.inject(INTERRUPT);
+    let go = pc.takes_after(VmEntry::Refuse, 13, 2)?;
+    let go = pc.takes_after(go, 0x31, 0)?;
+    pc.expect_after(go, out(0x500, 4, 0))
 }
 
 code!(priorities:

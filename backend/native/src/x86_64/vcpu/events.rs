@@ -18,6 +18,8 @@ const DOUBLE_FAULT: u8 = 8;
 pub(super) struct Events {
     /// For the next entry.
     next: Option<Injection>,
+    /// An interrupt that an exception went before.
+    held: Option<Injection>,
     nmi: bool,
     nmi_masked: bool,
     /// The trap flag is set for one instruction, until an NMI can go in; the guest had it so.
@@ -29,7 +31,7 @@ pub(super) struct Events {
 impl Events {
     /// Whether the guest would take a maskable interrupt now.
     pub fn interruptible<P: Platform, V: Vendor<P>>(&self, v: &V) -> bool {
-        self.next.is_none() && v.rflags() & RFLAGS_IF != 0 && !v.shadow()
+        self.next.is_none() && self.held.is_none() && takes_interrupts(v)
     }
 
     /// Takes an event from the vCPU's owner.
@@ -69,6 +71,11 @@ impl Events {
                     Some(new)
                 }
             }
+            // The instruction before it is not over: its exception comes first.
+            Some(old) if old.kind == Kind::Interrupt => {
+                self.held = Some(old);
+                Some(new)
+            }
             _ => Some(new),
         };
     }
@@ -90,12 +97,30 @@ impl Events {
         v: &mut V,
         exit_at_once: impl FnOnce(),
     ) {
+        if self.held.is_some() {
+            self.prepare_held(v);
+        }
         if self.nmi {
             self.prepare_nmi(v, exit_at_once);
         }
         if let Some(event) = self.next.take() {
             v.inject(event);
         }
+    }
+
+    #[cold]
+    fn prepare_held<P: Platform, V: Vendor<P>>(&mut self, v: &mut V) {
+        if self.next.is_none() && takes_interrupts(v) {
+            self.next = self.held.take();
+        } else {
+            v.set_window(true);
+        }
+    }
+
+    /// The guest can take an interrupt: whether the vCPU's owner wanted to know.
+    pub fn window_reached<P: Platform, V: Vendor<P>>(&mut self, v: &mut V) -> bool {
+        v.set_window(false);
+        core::mem::take(&mut self.window)
     }
 
     fn prepare_nmi<P: Platform, V: Vendor<P>>(&mut self, v: &mut V, exit_at_once: impl FnOnce()) {
@@ -189,6 +214,11 @@ impl Events {
             v.set_window(wanted);
         }
     }
+}
+
+/// Whether the guest's flags let an interrupt in.
+fn takes_interrupts<P: Platform, V: Vendor<P>>(v: &V) -> bool {
+    v.rflags() & RFLAGS_IF != 0 && !v.shadow()
 }
 
 #[cfg(test)]

@@ -103,8 +103,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Reason::Cpuid => self.cpuid(),
             Reason::Hypercall => self.hypercall(),
             Reason::Window => {
-                self.events.request_window(&mut self.v, false);
-                Ok(Some(VmExit::InterruptWindow))
+                let wanted = self.events.window_reached(&mut self.v);
+                Ok(wanted.then_some(VmExit::InterruptWindow))
             }
             other => self.rare(other, cpu),
         }

@@ -141,6 +141,24 @@ fn an_event_that_was_interrupted_is_given_again() {
     assert_eq!(rig.given(), None);
 }
 
+#[test]
+fn an_interrupt_is_not_lost_behind_an_exception() {
+    let mut rig = rig(Kind::Machine, &[0x0f, 0x32]);
+    rig.vcpu.v.state.rflags |= 1 << 9;
+    assert_eq!(rig.exit(Reason::ReadMsr), Some(VmExit::ReadMsr { index: 0 }));
+    rig.vcpu.inject(hypervisor::vcpu::machine::Event::Interrupt { vector: 0x31 });
+    assert_eq!(rig.vcpu.settle(VmEntry::Refuse), Ok(None));
+    assert_eq!(rig.given(), Some(Injection::GP));
+    // In the handler interrupts are off.
+    rig.vcpu.v.state.rflags &= !(1 << 9);
+    assert_eq!(rig.given(), None);
+    assert!(rig.vcpu.v.window && !rig.vcpu.interruptible());
+    rig.vcpu.v.state.rflags |= 1 << 9;
+    assert_eq!(rig.exit(Reason::Window), None, "nobody had asked");
+    assert_eq!(rig.given().map(|event| event.vector), Some(0x31));
+    assert!(!rig.vcpu.v.window && rig.vcpu.interruptible());
+}
+
 fn reason() -> impl Strategy<Value = Reason> {
     let port =
         (any::<u16>(), prop::sample::select(std::vec![1u8, 2, 4]), any::<bool>(), any::<bool>());
