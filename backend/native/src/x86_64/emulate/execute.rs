@@ -26,16 +26,11 @@ pub(crate) fn execute(
 ) -> Result<bool, Stop> {
     let size = insn.size;
     match insn.op {
-        Op::Load => {
+        Op::Load | Op::Extend { .. } => {
             let value = get(insn, r, bus, false)?;
-            set_register(insn, r, size, value);
+            load(insn, r, value);
         }
         Op::Store(source) => put(insn, r, bus, operand(insn, r, source))?,
-        Op::Extend { to, signed } => {
-            let value = get(insn, r, bus, false)?;
-            let value = if signed { sign_extend(value, size) } else { value };
-            r.gprs.set(insn.register, to, value);
-        }
         Op::ToMemory(Alu::Cmp, source) => {
             let value = get(insn, r, bus, false)?;
             let (_, flags) =
@@ -91,6 +86,21 @@ pub(crate) fn execute(
         }
     }
     Ok(true)
+}
+
+/// Finishes an instruction that only loads a register, with what it has read. `false` if it is
+/// another one.
+pub(crate) fn load(insn: &Insn, r: &mut Registers<'_>, value: u64) -> bool {
+    let value = truncate(value, insn.size);
+    match insn.op {
+        Op::Load => set_register(insn, r, insn.size, value),
+        Op::Extend { to, signed: true } => {
+            r.gprs.set(insn.register, to, sign_extend(value, insn.size));
+        }
+        Op::Extend { to, signed: false } => r.gprs.set(insn.register, to, value),
+        _ => return false,
+    }
+    true
 }
 
 /// A register operand; in byte instructions without REX, 4 to 7 are AH to BH.

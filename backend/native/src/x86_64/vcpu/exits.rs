@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::instruction::Usual;
 use super::{Pending, Vcpu};
 use crate::Platform;
 use crate::x86_64::cpu::Cpu;
@@ -20,13 +21,13 @@ use hypervisor::vcpu::{BackendError, VmEntry, VmExit};
 type Outcome = Result<Option<VmExit>, BackendError>;
 
 /// Instructions that leave guests, as they are usually encoded.
-const HLT: &[u8] = &[0xf4];
-const CPUID: &[u8] = &[0x0f, 0xa2];
-const RDMSR: &[u8] = &[0x0f, 0x32];
-const WRMSR: &[u8] = &[0x0f, 0x30];
-const WBINVD: &[u8] = &[0x0f, 0x09];
-const VMMCALL: &[u8] = &[0x0f, 0x01, 0xd9];
-const XSETBV: &[u8] = &[0x0f, 0x01, 0xd1];
+const HLT: Usual = Usual::one(0xf4);
+const CPUID: Usual = Usual::two(0x0f, 0xa2);
+const RDMSR: Usual = Usual::two(0x0f, 0x32);
+const WRMSR: Usual = Usual::two(0x0f, 0x30);
+const WBINVD: Usual = Usual::two(0x0f, 0x09);
+const VMMCALL: Usual = Usual::three(0x0f, 0x01, 0xd9);
+const XSETBV: Usual = Usual::three(0x0f, 0x01, 0xd1);
 
 /// CR4 that every guest may set: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT.
 const CR4_ALWAYS: u64 = 0x7ff;
@@ -142,7 +143,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Lets the guest go on after its instruction, which is usually this one.
-    fn skip(&mut self, usual: &[u8], exit: Option<VmExit>) -> Outcome {
+    fn skip(&mut self, usual: Usual, exit: Option<VmExit>) -> Outcome {
         match self.after(usual) {
             Ok(next) => {
                 self.events.retire(&mut self.v, next);

@@ -6,7 +6,7 @@ use super::bus::{GuestBus, READS};
 use super::{Pending, Vcpu};
 use crate::Platform;
 use crate::x86_64::decode::{Failure, Insn, MAX_LEN, Mode, Op, decode};
-use crate::x86_64::emulate::{Element, Registers, Stop, execute, port_element};
+use crate::x86_64::emulate::{Element, Registers, Stop, execute, load, port_element};
 use crate::x86_64::memory::{Access, PAGE};
 use crate::x86_64::space::{Miss, Paging, host, linear, mode};
 use crate::x86_64::vendor::{Injection, Port, Vendor};
@@ -35,19 +35,49 @@ impl Instruction {
     }
 }
 
+/// How an instruction is usually encoded: in up to three bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usual {
+    bytes: u32,
+    mask: u32,
+    len: u8,
+}
+
+impl Usual {
+    /// One byte.
+    pub const fn one(a: u8) -> Self {
+        Self { bytes: a as u32, mask: 0xff, len: 1 }
+    }
+
+    /// Two.
+    pub const fn two(a: u8, b: u8) -> Self {
+        Self { bytes: u32::from_le_bytes([a, b, 0, 0]), mask: 0xffff, len: 2 }
+    }
+
+    /// Three.
+    pub const fn three(a: u8, b: u8, c: u8) -> Self {
+        Self { bytes: u32::from_le_bytes([a, b, c, 0]), mask: 0xff_ffff, len: 3 }
+    }
+}
+
 /// 16 bytes, wherever they are.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
 struct Words(u64, u64);
 
 /// Bytes of code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Code {
     bytes: [u8; 16],
     len: usize,
 }
 
 impl Code {
+    /// Whether the other one is the same.
+    fn is(&self, other: &Self) -> bool {
+        u128::from_ne_bytes(self.bytes) == u128::from_ne_bytes(other.bytes) && self.len == other.len
+    }
+
     fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -82,7 +112,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     fn hold(&mut self, mode: Mode) -> Result<(), Stop> {
         self.held.answered = 0;
         let code = self.code(mode)?;
-        if code == self.held.code && mode == self.held.mode {
+        if code.is(&self.held.code) && mode == self.held.mode {
             return Ok(());
         }
         // What cannot be decoded is not remembered.
@@ -95,6 +125,13 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
     /// Goes on with an instruction whose device or port has answered.
     pub(super) fn answered(&mut self, value: u64) -> Result<Option<VmExit>, BackendError> {
+        let next = next_rip(self.held.mode, self.v.rip(), self.held.insn.len);
+        let rflags = self.v.rflags();
+        let mut registers = Registers { gprs: &mut self.core.gprs, rflags, next };
+        if load(&self.held.insn, &mut registers, value) {
+            self.events.retire(&mut self.v, next);
+            return Ok(None);
+        }
         // No instruction asks more often than there is room.
         if let Some(answer) = self.held.answers.get_mut(self.held.answered) {
             *answer = value;
@@ -197,17 +234,17 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Where the guest goes on after an instruction that has left it, usually this one.
-    pub(super) fn after(&self, usual: &[u8]) -> Result<u64, Stop> {
+    pub(super) fn after(&self, usual: Usual) -> Result<u64, Stop> {
         if let Some(next) = self.v.next_rip() {
             return Ok(next);
         }
         let mode = mode::<P, V>(&self.v);
         let code = self.fetch(mode)?;
-        let len = if code.bytes().starts_with(usual) {
-            u8::try_from(usual.len()).unwrap_or(0)
-        } else {
-            decode_all(mode, &code)?.len
-        };
+        let [a, b, c, ..] = code.bytes;
+        let start = u32::from_le_bytes([a, b, c, 0]) & usual.mask;
+        let there = code.len >= usize::from(usual.len);
+        let len =
+            if start == usual.bytes && there { usual.len } else { decode_all(mode, &code)?.len };
         Ok(next_rip(mode, self.v.rip(), len))
     }
 
