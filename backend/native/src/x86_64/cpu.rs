@@ -12,6 +12,9 @@ use super::svm::Asids;
 use crate::{HostPhys, Platform};
 
 const TSC_AUX: u32 = 0xc000_0103;
+/// AMD APM vol. 2 §3.2.9.
+const PRED_CMD: u32 = 0x49;
+const PRED_CMD_IBPB: u64 = 1;
 
 /// One CPU's. It begins as zeros, in a frame of its own.
 #[repr(C)]
@@ -20,6 +23,8 @@ pub(crate) struct Cpu {
     pub enabled: bool,
     /// There is TSC_AUX.
     pub has_tsc_aux: bool,
+    /// There is a barrier for the branch predictor.
+    pub has_ibpb: bool,
     /// What VMLOAD has to put back at each exit has been saved since the last release.
     pub host_saved: bool,
     /// Its number.
@@ -31,6 +36,8 @@ pub(crate) struct Cpu {
     pub asids: Asids,
     /// The vCPU whose registers are in the processor, or null.
     live: *mut Live,
+    /// The VM of the vCPU that was here last, 0: none yet.
+    guest: u64,
     host_fpu: *mut u8,
     host_xcr0: u64,
     host_debug: [u64; 4],
@@ -49,6 +56,8 @@ pub(crate) struct Live {
     pub tsc_aux: u64,
     /// On which CPU it is live.
     on: Option<u32>,
+    /// Its VM's number.
+    guest: u64,
 }
 
 // SAFETY: the pointer is to a frame of its own.
@@ -59,8 +68,9 @@ impl Live {
     ///
     /// # Safety
     /// `fpu` is such a frame, for as long as this is used.
-    pub unsafe fn new(fpu: *mut u8) -> Self {
-        let live = Self { fpu, xcr0: 1, debug: [0; 4], debug_loaded: false, tsc_aux: 0, on: None };
+    pub unsafe fn new(fpu: *mut u8, guest: u64) -> Self {
+        let live =
+            Self { fpu, xcr0: 1, debug: [0; 4], debug_loaded: false, tsc_aux: 0, on: None, guest };
         live.write_initial();
         live
     }
@@ -131,6 +141,11 @@ impl Cpu {
                 }
             };
             platform.fpu_swap(from, (*live).fpu);
+            let before = core::mem::replace(&mut self.guest, (*live).guest);
+            if self.has_ibpb && before != (*live).guest {
+                // What another guest has taught the branch predictor is not for this one.
+                wrmsr(PRED_CMD, PRED_CMD_IBPB);
+            }
             self.live = live;
             (*live).on = Some(self.number);
             self.set_xcr0((*live).xcr0);

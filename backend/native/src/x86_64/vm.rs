@@ -24,12 +24,17 @@ pub(crate) enum Kind {
 /// vCPUs of one VM: their numbers are local APIC IDs, of which 255 means all.
 pub(crate) const MAX_VCPUS: u32 = 255;
 
+/// How many VMs there have been.
+static VMS: AtomicU64 = AtomicU64::new(0);
+
 /// A VM of one vendor's.
 pub(crate) struct Vm<P: Platform, V: Vendor<P>> {
     pub platform: &'static P,
     pub shared: Arc<V::Shared>,
     pub kind: Kind,
     pub backing: Backing<P, V::Tables>,
+    /// No other VM's: from 1 on.
+    pub number: u64,
     /// What every vCPU adds to the host's cycle counter: the guest's begins at 0.
     pub tsc_offset: u64,
     /// Numbers of vCPUs that were made.
@@ -71,7 +76,9 @@ impl<P: Platform, V: Vendor<P>> VmHandle<P, V> {
         let memory = backing.memory().clone();
         let tsc_offset = rdtsc().wrapping_neg();
         let made = [const { AtomicU64::new(0) }; 4];
-        let vm = Vm { platform, shared: shared.clone(), kind, backing, tsc_offset, made };
+        let number = 1 + VMS.fetch_add(1, Ordering::Relaxed);
+        let shared = shared.clone();
+        let vm = Vm { platform, shared, kind, backing, number, tsc_offset, made };
         Ok(Self { memory, vm: Arc::new(vm) })
     }
 

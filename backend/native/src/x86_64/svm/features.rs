@@ -16,6 +16,8 @@ const SVM: u32 = 1 << 2;
 /// CPUID 8000_0001h EDX.
 const PAGE_1GB: u32 = 1 << 26;
 const RDTSCP: u32 = 1 << 27;
+/// CPUID 8000_0008h EBX.
+const IBPB: u32 = 1 << 12;
 /// CPUID 8000_000Ah EDX.
 const NESTED_PAGING: u32 = 1 << 0;
 const NRIP_SAVE: u32 = 1 << 3;
@@ -37,6 +39,8 @@ pub(crate) struct Features {
     pub page_1gb: bool,
     /// RDTSCP, and with it TSC_AUX.
     pub rdtscp: bool,
+    /// A barrier for the branch predictor.
+    pub ibpb: bool,
 }
 
 /// What CPUID and VM_CR say, as far as it matters here.
@@ -47,6 +51,8 @@ struct Facts {
     /// Leaf 8000_000Ah.
     svm: [u32; 4],
     vm_cr: u64,
+    /// Leaf 8000_0008h.
+    sizes: [u32; 4],
 }
 
 /// Finds out.
@@ -59,7 +65,7 @@ pub(crate) fn find() -> Result<Features, BackendError> {
     let has_svm = extended[2] & SVM != 0;
     // SAFETY: a processor with SVM has VM_CR; a backend of a kernel runs in ring 0.
     let vm_cr = if has_svm { unsafe { rdmsr(VM_CR) } } else { 0 };
-    judge(&Facts { extended, svm, vm_cr })
+    judge(&Facts { extended, svm, vm_cr, sizes: cpuid(0x8000_0008, 0) })
 }
 
 fn judge(facts: &Facts) -> Result<Features, BackendError> {
@@ -96,6 +102,7 @@ fn judge(facts: &Facts) -> Result<Features, BackendError> {
         tsc_rate: edx & TSC_RATE != 0,
         page_1gb: facts.extended[3] & PAGE_1GB != 0,
         rdtscp: facts.extended[3] & RDTSCP != 0,
+        ibpb: facts.sizes[1] & IBPB != 0,
     })
 }
 
@@ -103,8 +110,12 @@ fn judge(facts: &Facts) -> Result<Features, BackendError> {
 mod tests {
     use super::*;
 
-    const GOOD: Facts =
-        Facts { extended: [0, 0, SVM, PAGE_1GB], svm: [1, 16, 0, NESTED_PAGING], vm_cr: 0 };
+    const GOOD: Facts = Facts {
+        extended: [0, 0, SVM, PAGE_1GB],
+        svm: [1, 16, 0, NESTED_PAGING],
+        vm_cr: 0,
+        sizes: [0; 4],
+    };
 
     #[test]
     fn what_is_missing_is_said() {
@@ -120,6 +131,7 @@ mod tests {
     fn what_is_there_is_found() {
         let found = judge(&Facts { vm_cr: VM_CR_LOCK, ..GOOD }).unwrap();
         assert_eq!((found.asids, found.page_1gb, found.nrip_save), (16, true, false));
+        assert!(!found.ibpb && judge(&Facts { sizes: [0, IBPB, 0, 0], ..GOOD }).unwrap().ibpb);
         let all = Facts { svm: [1, 16, 0, u32::MAX], ..GOOD };
         assert!(judge(&all).unwrap().decode_assists);
     }

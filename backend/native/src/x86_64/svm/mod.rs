@@ -158,6 +158,7 @@ impl<P: Platform> Vendor<P> for Svm<P> {
         };
         cpu.host_vmcb = host;
         cpu.has_tsc_aux = shared.features.rdtscp;
+        cpu.has_ibpb = shared.features.ibpb;
         // SAFETY: `find` has seen that there is SVM and that it is not turned off; the save area
         // is this CPU's for ever.
         unsafe {

@@ -75,7 +75,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         let v = V::new(&vm.shared, vm.backing.root()).ok_or_else(none)?;
         let fpu = vm.platform.alloc(0).ok_or_else(none)?;
         // SAFETY: a frame of zeros that is this vCPU's until it is dropped.
-        let live = unsafe { Live::new(vm.platform.virt(fpu)) };
+        let live = unsafe { Live::new(vm.platform.virt(fpu), vm.number) };
         let mut vcpu = Self {
             v,
             core: Box::new(Core { gprs: Gprs::default(), live }),
