@@ -90,7 +90,7 @@ const fn row(index: u32, value: u64, write: Write) -> Row {
 }
 
 /// Registers with a fixed value.
-const TABLE: [Row; 26] = [
+const TABLE: [Row; 34] = [
     row(0x17, 0, Write::Refuse),                     // PLATFORM_ID
     row(0x2a, 0, Write::Ignore),                     // EBL_CR_POWERON
     row(0x34, 0, Write::Refuse),                     // SMI_COUNT
@@ -108,15 +108,23 @@ const TABLE: [Row; 26] = [
     row(0x1dc, 0, Write::Refuse),                    // LASTBRANCHTOIP
     row(0x1dd, 0, Write::Refuse),                    // LASTINTFROMIP
     row(0x1de, 0, Write::Refuse),                    // LASTINTTOIP
-    row(0xc001_0010, 0, Write::Ignore),              // SYSCFG
-    row(0xc001_0015, 1 << 24, Write::Ignore),        // HWCR: the TSC runs at P0's frequency
-    row(0xc001_001f, 0, Write::Ignore),              // NB_CFG
-    row(0xc001_0055, 0, Write::Ignore),              // INT_PENDING_MSG
-    row(0xc001_0058, 0, Write::Zero),                // MMIO_CFG_BASE: ECAM is told by ACPI
-    row(0xc001_0114, 0x18, Write::Ignore),           // VM_CR: SVM is off, and locked
-    row(0xc001_1022, 0, Write::Ignore),              // DC_CFG
-    row(0xc001_1029, 2, Write::Ignore),              // DE_CFG: LFENCE serializes
-    row(0xc001_102a, 0, Write::Ignore),              // BU_CFG2
+    row(0xc001_0000, 0, Write::Ignore), // PERF_EVT_SEL0: counters that every AMD processor has; none counts
+    row(0xc001_0001, 0, Write::Ignore), // PERF_EVT_SEL1
+    row(0xc001_0002, 0, Write::Ignore), // PERF_EVT_SEL2
+    row(0xc001_0003, 0, Write::Ignore), // PERF_EVT_SEL3
+    row(0xc001_0004, 0, Write::Ignore), // PERF_CTR0
+    row(0xc001_0005, 0, Write::Ignore), // PERF_CTR1
+    row(0xc001_0006, 0, Write::Ignore), // PERF_CTR2
+    row(0xc001_0007, 0, Write::Ignore), // PERF_CTR3
+    row(0xc001_0010, 0, Write::Ignore), // SYSCFG
+    row(0xc001_0015, 1 << 24, Write::Ignore), // HWCR: the TSC runs at P0's frequency
+    row(0xc001_001f, 0, Write::Ignore), // NB_CFG
+    row(0xc001_0055, 0, Write::Ignore), // INT_PENDING_MSG
+    row(0xc001_0058, 0, Write::Zero),   // MMIO_CFG_BASE: ECAM is told by ACPI
+    row(0xc001_0114, 0x18, Write::Ignore), // VM_CR: SVM is off, and locked
+    row(0xc001_1022, 0, Write::Ignore), // DC_CFG
+    row(0xc001_1029, 2, Write::Ignore), // DE_CFG: LFENCE serializes
+    row(0xc001_102a, 0, Write::Ignore), // BU_CFG2
 ];
 
 const APIC_BASE: u32 = 0x1b;
