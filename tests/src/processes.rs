@@ -56,3 +56,34 @@ fn status(pid: u32) -> Option<(char, u32)> {
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(1)?.parse().ok()?))
 }
+
+/// The CPUs that this process may use as `/proc` lists them, the first of them, and the last.
+///
+/// # Panics
+/// If `/proc` cannot be read.
+pub fn own_cpus() -> (String, u32, u32) {
+    let list = allowed(&fs::read_to_string("/proc/self/status").expect("/proc is there"));
+    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).expect("a number");
+    let first = number(list.split(['-', ',']).next());
+    let last = number(list.rsplit(['-', ',']).next());
+    (list, first, last)
+}
+
+/// The names of a process's threads, each with the CPUs that it may use as `/proc` lists them.
+///
+/// # Panics
+/// If `/proc` cannot be read.
+pub fn thread_cpus(pid: u32) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let of = |task: io::Result<fs::DirEntry>| {
+        let read = |file| fs::read_to_string(task.as_ref().expect("a task").path().join(file));
+        let read = |file| read(file).expect("the thread lives");
+        (read("comm").trim().to_owned(), allowed(&read("status")))
+    };
+    tasks.map(of).collect()
+}
+
+fn allowed(status: &str) -> String {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.expect("Linux tells it").trim().to_owned()
+}

@@ -8,10 +8,18 @@ use crate::{Scratch, Tender, environment};
 /// # Panics
 /// If there is no manager: see [`can_run`].
 pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
+    pinned(scratch, vcpus, "", cmdline)
+}
+
+/// The same with a line for `[vm]`, such as `cpus = [0]`.
+///
+/// # Panics
+/// If there is no manager: see [`can_run`].
+pub fn pinned(scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tender {
     let kernel = environment::test_kernel();
     let description = format!(
         "[vm]\nname = \"test\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"64M\"\n\
-         [vm.type1]\nkernel = {kernel:?}\ncmdline = {cmdline:?}\n"
+         {line}\n[vm.type1]\nkernel = {kernel:?}\ncmdline = {cmdline:?}\n"
     );
     let path = scratch.file("vm.toml", description.as_bytes());
     let manager = environment::manager().expect("REDOX_VM names the VM manager");

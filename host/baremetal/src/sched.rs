@@ -218,6 +218,11 @@ impl<T> Scheduler<T> {
         self.slot(id).filter(|slot| slot.state == State::Running).map(|slot| slot.cpu)
     }
 
+    /// Where a thread runs, or ran last.
+    pub fn last_on(&self, id: ThreadId) -> Option<u32> {
+        self.slot(id).map(|slot| slot.cpu)
+    }
+
     /// Wakes the threads whose time has come; each CPU that is to look is handed to `wake`.
     pub fn expire(&mut self, now: u64, wake: &mut dyn FnMut(Wake)) {
         while let Some((_, id)) = self.sleepers.pop_if(|(deadline, _)| *deadline <= now) {
@@ -271,6 +276,7 @@ mod tests {
         assert_eq!(s.next(0), None);
         assert!(!s.has_work(1) && s.has_work(2));
         assert_eq!(s.next(2), Some(pinned));
+        assert_eq!([pinned, free].map(|id| s.last_on(id)), [Some(2), Some(0)]);
     }
 
     #[test]

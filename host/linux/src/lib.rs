@@ -14,6 +14,7 @@ pub mod console;
 mod forked;
 pub mod gdb;
 pub mod net;
+pub mod pin;
 pub mod signals;
 mod sys;
 pub mod terminal;

@@ -109,6 +109,13 @@ pub enum Problem {
         /// The type of the entry that it was found in.
         of: &'static str,
     },
+    /// A CPU to pin a vCPU to that the machine does not have.
+    NoCpu {
+        /// The CPU.
+        cpu: u32,
+        /// What there is, as a sentence.
+        there: String,
+    },
     /// A mode's own table in a VM of another mode.
     WrongMode {
         /// The mode whose table it is.
@@ -156,6 +163,7 @@ impl Problem {
             }
             Self::Foreign { key, of } => write!(f, "\"{of}\" has no `{key}`"),
             Self::Conflict { one, other } => write!(f, "both {one} and {other} are given"),
+            Self::NoCpu { cpu, .. } => write!(f, "`cpus` names CPU {cpu}, which is not there"),
             Self::WrongMode { table, mode } => {
                 write!(f, "[vm.{table}] does not belong to a VM of mode \"{mode}\"")
             }
@@ -179,6 +187,7 @@ impl Problem {
             Self::Size { why, .. } => write!(f, "{why}"),
             Self::Range { range, .. } => write!(f, "allowed is {range}"),
             Self::Value { rule, .. } => write!(f, "{rule}"),
+            Self::NoCpu { there, .. } => write!(f, "{}", Shown(there)),
             Self::Foreign { .. } => write!(f, "remove it, or give the entry another type"),
             Self::Conflict { .. } => write!(f, "remove one of them"),
             Self::WrongMode { table, mode } => {

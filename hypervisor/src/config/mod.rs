@@ -25,12 +25,16 @@ pub use virtio::{Transport, VirtioConfig, VirtioDevice, VirtioDeviceKind};
 
 use crate::mode::ModeKind;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 /// Bytes in a VM's name: the system calls carry 64 with a terminating zero.
 pub const NAME_LENGTHS: RangeInclusive<usize> = 1..=63;
 /// vCPUs of a VM, before its mode and backend have their say.
 pub const VCPU_COUNTS: RangeInclusive<u32> = 1..=255;
+/// Numbers of CPUs that vCPUs can be pinned to, before the machine has its say: what Linux's
+/// `cpu_set_t` holds.
+pub const CPU_NUMBERS: RangeInclusive<u32> = 0..=1023;
 /// Bytes of a VM's memory, before its mode and backend have their say.
 pub const MEMORY_SIZES: RangeInclusive<u64> = PAGE_SIZE..=1 << 44;
 /// What a VM's memory size must be a multiple of.
@@ -60,6 +64,9 @@ pub struct VmConfig {
     pub mode: Option<ModeKind>,
     /// How many vCPUs; see [`VCPU_COUNTS`]. Default: 1.
     pub vcpus: u32,
+    /// The CPU of each vCPU, by its number: vCPU `n` runs on `cpus[n]` and nowhere else; see
+    /// [`CPU_NUMBERS`]. Several may share one. Default (empty): each runs wherever there is room.
+    pub cpus: Vec<u32>,
     /// RAM in bytes; see [`MEMORY_SIZES`]. Default: [`DEFAULT_MEMORY`].
     pub memory: u64,
     /// What it boots, as the host names it: a path, a descriptor. Default: none.
@@ -75,6 +82,7 @@ impl VmConfig {
             name: name.into(),
             mode: None,
             vcpus: 1,
+            cpus: Vec::new(),
             memory: DEFAULT_MEMORY,
             image: None,
             mode_config: ModeSpecificConfig::None,
@@ -95,6 +103,11 @@ impl VmConfig {
             _ => None,
         };
         own.or(self.image.as_deref())
+    }
+
+    /// The CPU that a vCPU is pinned to, if it is.
+    pub fn cpu_of(&self, vcpu: u32) -> Option<u32> {
+        self.cpus.get(usize::try_from(vcpu).ok()?).copied()
     }
 
     /// The part of HVT mode, or its defaults where the description has none.

@@ -1,8 +1,9 @@
 //! The rules that a description obeys wherever it came from: a file, a system call, a program.
 
 use super::{
-    Bytes, ConfigError, HvtConfig, HvtResource, MEMORY_SIZES, ModeSpecificConfig, NAME_LENGTHS,
-    PAGE_SIZE, Problem, ResourceKind, Type1Config, VCPU_COUNTS, VirtioConfig, VmConfig,
+    Bytes, CPU_NUMBERS, ConfigError, HvtConfig, HvtResource, MEMORY_SIZES, ModeSpecificConfig,
+    NAME_LENGTHS, PAGE_SIZE, Problem, ResourceKind, Type1Config, VCPU_COUNTS, VirtioConfig,
+    VmConfig,
 };
 use crate::mode::ModeKind;
 use alloc::format;
@@ -17,9 +18,27 @@ impl VmConfig {
         self.check(mode).map_err(ConfigError::new)
     }
 
+    /// Checks that the CPUs that it is pinned to are those of the machine at hand, of which
+    /// `there` tells a person what it has. Whoever makes threads for vCPUs calls this first.
+    ///
+    /// # Errors
+    /// [`Problem::NoCpu`] for the first that is not.
+    pub fn check_cpus(
+        &self,
+        has: impl FnMut(u32) -> bool,
+        there: impl core::fmt::Display,
+    ) -> Result<(), ConfigError> {
+        let mut has = has;
+        match self.cpus.iter().copied().find(|cpu| !has(*cpu)) {
+            None => Ok(()),
+            Some(cpu) => Err(ConfigError::new(Problem::NoCpu { cpu, there: there.to_string() })),
+        }
+    }
+
     fn check(&self, mode: ModeKind) -> Result<(), Problem> {
         name(&self.name)?;
         vcpus(self.vcpus, Some(mode))?;
+        cpus(&self.cpus, self.vcpus)?;
         memory(self.memory)?;
         if let Some(table) = self.mode_config.mode().filter(|table| *table != mode) {
             return Err(Problem::WrongMode { table, mode });
@@ -114,6 +133,21 @@ pub(super) fn vcpus(count: u32, mode: Option<ModeKind>) -> Result<(), Problem> {
         format!("{} to {}", range.start(), range.end())
     };
     Err(Problem::Range { key: "vcpus".into(), found: count.to_string(), range })
+}
+
+/// One CPU for each vCPU, or none at all.
+pub(super) fn cpus(cpus: &[u32], vcpus: u32) -> Result<(), Problem> {
+    let key = String::from("cpus");
+    if let Some(cpu) = cpus.iter().find(|cpu| !CPU_NUMBERS.contains(cpu)) {
+        let range = format!("{} to {}", CPU_NUMBERS.start(), CPU_NUMBERS.end());
+        return Err(Problem::Range { key, found: cpu.to_string(), range });
+    }
+    if !cpus.is_empty() && u32::try_from(cpus.len()) != Ok(vcpus) {
+        let found = format!("list of {}", cpus.len());
+        let rule = format!("write one CPU for each vCPU, of which this VM has {vcpus}");
+        return Err(Problem::Value { key, found, rule });
+    }
+    Ok(())
 }
 
 pub(super) fn memory(bytes: u64) -> Result<(), Problem> {
@@ -247,6 +281,29 @@ mod tests {
         assert_eq!(config.validate(ModeKind::Type1), Ok(()));
         config.vcpus = 0;
         assert!(refused(&config, ModeKind::Type1).contains("1 to 255"));
+    }
+
+    #[test]
+    fn each_vcpu_has_its_cpu_or_none_has() {
+        let with = |vcpus, cpus| VmConfig { vcpus, cpus, ..VmConfig::new("m") };
+        let good = with(2, vec![1023, 0]);
+        assert_eq!(good.validate(ModeKind::Type1), Ok(()));
+        assert_eq!([0, 1, 2].map(|vcpu| good.cpu_of(vcpu)), [Some(1023), Some(0), None]);
+        assert_eq!(with(1, vec![5]).validate(ModeKind::Hvt), Ok(()));
+        let text = refused(&with(2, vec![1]), ModeKind::Type1);
+        assert!(text.ends_with("for each vCPU, of which this VM has 2"), "{text}");
+        let text = refused(&with(1, vec![1024]), ModeKind::Type1);
+        assert_eq!(text, "`cpus` of 1024 is out of range: allowed is 0 to 1023");
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_named() {
+        let config = VmConfig { vcpus: 2, cpus: vec![1, 7], ..VmConfig::new("m") };
+        assert_eq!(config.check_cpus(|cpu| cpu < 8, "any"), Ok(()));
+        let text = config.check_cpus(|cpu| cpu < 2, "this machine has 0 to 1");
+        let expected = "`cpus` names CPU 7, which is not there: this machine has 0 to 1";
+        assert_eq!(text.unwrap_err().to_string(), expected);
+        assert_eq!(VmConfig::new("m").check_cpus(|_| false, "none"), Ok(()));
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub const fn mode_number(mode: Option<ModeKind>) -> u32 {
     }
 }
 
-/// `VmConfig` of the proposal. It is followed by [`RawVmConfig::entries`] of [`RawEntry`], then
-/// the image's name, the manifest's name and the command line, without terminators.
+/// `VmConfig` of the proposal. It is followed by [`RawVmConfig::entries`] of [`RawEntry`],
+/// [`RawVmConfig::cpus`] numbers of CPUs of 32 bits each, then the image's name, the manifest's name and the command line, without terminators.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct RawVmConfig {
@@ -60,6 +60,10 @@ pub struct RawVmConfig {
     pub manifest_length: u32,
     /// Bytes of the command line (HVT, Type 1).
     pub cmdline_length: u32,
+    /// How many CPUs follow: one for each vCPU, which it is pinned to, or 0.
+    pub cpus: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// `ModeSpecificConfig` of the proposal: `kind` says which mode it is for and so what the other

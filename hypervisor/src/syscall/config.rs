@@ -44,14 +44,17 @@ const FIRMWARE: u32 = 8;
 pub fn decode(input: &[u8]) -> Result<VmConfig, CallError> {
     let short = |_| CallError::Input { found: input.len(), wanted: size_of::<RawVmConfig>() };
     let (raw, _) = RawVmConfig::read_from_prefix(input).map_err(short)?;
+    zero("reserved", raw.reserved)?;
     let mut tail = tail(&raw, input)?;
-    let entries = tail.take(entries_size(raw.entries))?;
+    let entries = tail.take(entries_size::<RawEntry>(raw.entries))?;
+    let cpus = tail.take(entries_size::<u32>(raw.cpus))?;
     let image = tail.text("image", raw.image_length)?;
     let manifest = tail.text("manifest", raw.manifest_length)?;
     let cmdline = tail.text("command line", raw.cmdline_length)?;
     let mut config = VmConfig::new(field("name", &raw.name)?);
     config.mode = mode("mode", raw.mode)?;
     config.vcpus = raw.num_vcpus;
+    config.cpus = cpus.as_chunks().0.iter().map(|cpu| u32::from_ne_bytes(*cpu)).collect();
     config.memory = raw.memory_size;
     config.image = image;
     config.mode_config = mode_config(&raw.mode_config, entries)?;
@@ -74,8 +77,9 @@ struct Tail<'a>(&'a [u8]);
 fn tail<'a>(raw: &RawVmConfig, input: &'a [u8]) -> Result<Tail<'a>, CallError> {
     let lengths = [raw.image_length, raw.manifest_length, raw.cmdline_length].map(u64::from);
     let entries = u64::from(raw.entries) * size_of::<RawEntry>() as u64;
-    // Four numbers of 32 bits, one times a small one: no overflow.
-    let wanted = size_of::<RawVmConfig>() as u64 + entries + lengths.iter().sum::<u64>();
+    let cpus = u64::from(raw.cpus) * size_of::<u32>() as u64;
+    // Five numbers of 32 bits, two times small ones: no overflow.
+    let wanted = size_of::<RawVmConfig>() as u64 + entries + cpus + lengths.iter().sum::<u64>();
     if input.len() as u64 != wanted {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         return Err(CallError::Input { found: input.len(), wanted });
@@ -83,8 +87,8 @@ fn tail<'a>(raw: &RawVmConfig, input: &'a [u8]) -> Result<Tail<'a>, CallError> {
     Ok(Tail(&input[size_of::<RawVmConfig>()..]))
 }
 
-fn entries_size(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<RawEntry>())
+fn entries_size<T>(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<T>())
 }
 
 impl<'a> Tail<'a> {
@@ -312,6 +316,8 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
         image_length: 0,
         manifest_length: 0,
         cmdline_length: 0,
+        cpus: count("cpus", config.cpus.len())?,
+        reserved: 0,
     };
     let (mut manifest, mut cmdline) = ("", "");
     let mut image = config.boot_image();
@@ -349,6 +355,7 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
     raw.cmdline_length = count("command line", cmdline.len())?;
     let mut bytes = raw.as_bytes().to_vec();
     entries.iter().for_each(|entry| bytes.extend(entry.as_bytes()));
+    bytes.extend(config.cpus.as_bytes());
     [image, manifest, cmdline].iter().for_each(|text| bytes.extend(text.as_bytes()));
     Ok(bytes)
 }

@@ -143,12 +143,18 @@ fn type1() -> VmConfig {
         debug: true,
     };
     let mode_config = ModeSpecificConfig::Type1(type1);
-    VmConfig { mode: Some(ModeKind::Type1), vcpus: 4, mode_config, ..VmConfig::new("t") }
+    VmConfig {
+        mode: Some(ModeKind::Type1),
+        vcpus: 4,
+        cpus: vec![3, 0, 1023, 3],
+        mode_config,
+        ..VmConfig::new("t")
+    }
 }
 
 #[test]
 fn structures_have_no_padding_and_these_sizes() {
-    assert_eq!(size_of::<RawVmConfig>(), 112);
+    assert_eq!(size_of::<RawVmConfig>(), 120);
     assert_eq!(offset_of!(RawVmConfig, name), 16);
     assert_eq!(offset_of!(RawVmConfig, mode_config), 80);
     assert_eq!(size_of::<RawModeConfig>(), 16);
@@ -232,13 +238,15 @@ fn descriptions_are_checked_field_by_field() {
     let head = size_of::<RawVmConfig>();
     let entry = head + size_of::<RawEntry>();
     let mode_config = offset_of!(RawVmConfig, mode_config);
-    let cases: [(VmConfig, usize, u8, &str); 17] = [
+    let cases: [(VmConfig, usize, u8, &str); 19] = [
         (hvt(), 0, 4, "mode is 0x4"),
         (hvt(), offset_of!(RawVmConfig, name) + 63, b'x', "name is not a text"),
         (hvt(), offset_of!(RawVmConfig, name), 0xff, "name is not a text"),
         (hvt(), offset_of!(RawVmConfig, entries), 3, "the input has"),
         (hvt(), offset_of!(RawVmConfig, entries) + 3, 255, "the input has"),
         (hvt(), offset_of!(RawVmConfig, cmdline_length), 0, "the input has"),
+        (type1(), offset_of!(RawVmConfig, cpus), 3, "the input has"),
+        (type1(), offset_of!(RawVmConfig, reserved), 1, "a reserved reserved is set"),
         (hvt(), mode_config, 9, "mode_config.kind is 0x9"),
         (hvt(), mode_config, 0, "a reserved entry count is set"),
         (hvt(), mode_config + 4, 1, "a reserved mode_config.choice"),
@@ -261,7 +269,7 @@ fn descriptions_are_checked_field_by_field() {
     let mut bytes = encode(&virtio()).unwrap();
     bytes[gpu + offset_of!(RawEntry, source)] = b'x';
     assert!(matches!(decode(&bytes), Err(CallError::Reserved("entry.source"))));
-    assert!(decode(&[0; 111]).is_err());
+    assert!(decode(&[0; 119]).is_err());
     assert!(encode(&VmConfig::new("x".repeat(64))).is_err());
 }
 

@@ -14,7 +14,8 @@ pub fn check(path: &Path) -> Result<(), String> {
     let mut description = Description::read(path)?;
     let vm = &description.vm;
     println!("{}: {}", vm.name, description.resolved);
-    println!("  {} MiB of memory, {} vCPU(s)", vm.memory >> 20, vm.vcpus);
+    let pinned = if vm.cpus.is_empty() { String::new() } else { format!(" on CPU {:?}", vm.cpus) };
+    println!("  {} MiB of memory, {} vCPU(s){pinned}", vm.memory >> 20, vm.vcpus);
     let mut missing = Vec::new();
     files::each(&mut description.vm, |_, path| {
         let found = std::fs::metadata(&*path);

@@ -3,6 +3,7 @@
 use crate::Backend;
 use crate::run::Options;
 use host_linux::blob::FileBlob;
+use host_linux::pin;
 use hypervisor::config::{HvtConfig, HvtResource, ManifestSource, ResourceKind, VmConfig};
 use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::image::Image;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 /// # Errors
 /// In words for a person.
 pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, String> {
+    pin::check(vm).map_err(|e| format!("{}: {e}", vm.name))?;
     let hvt = vm.hvt();
     let kernel = vm.boot_image().ok_or(
         "it names no unikernel: write unikernel = \"FILE.hvt\" under [vm.hvt], or image under [vm]",
@@ -48,6 +50,10 @@ pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, Strin
             .into_iter()
             .collect(),
     };
+    if let Some(cpu) = vm.cpu_of(0) {
+        // All that serves the guest goes with it: the tender takes this for a machine of one CPU.
+        pin::pin(cpu).map_err(|e| format!("cannot run on CPU {cpu} only: {e}"))?;
+    }
     run::run(&tender, start_ns)
 }
 

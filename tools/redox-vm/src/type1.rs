@@ -13,6 +13,7 @@ use backend_kvm::pc::{KvmPcs, kick_signal};
 use end::End;
 use host_linux::begin::begin;
 use host_linux::clock::HostClock;
+use host_linux::pin;
 use host_linux::terminal::RawTerminal;
 use host_linux::type1::LinuxHost;
 use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
@@ -31,6 +32,7 @@ const STACK: usize = 256 << 10;
 /// # Errors
 /// In words for a person.
 pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Result<i32, String> {
+    pin::check(vm).map_err(|e| format!("{}: {e}", vm.name))?;
     signals::block();
     // A child process comes with it: before there are threads, or a machine to inherit.
     let terminal = RawTerminal::stdin().map_err(|e| format!("cannot set the terminal: {e}"))?;
@@ -48,7 +50,7 @@ pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Resu
     host.start().map_err(|e| format!("no thread for the console: {e}"))?;
     signals::start(&end, &terminal).map_err(|e| format!("no thread for signals: {e}"))?;
     let go = Arc::new(Barrier::new(vcpus.len() + 1));
-    let ends = start(vcpus, &go)?;
+    let ends = start(vcpus, vm, &go)?;
     confine::filter(&host, &terminal, stats.as_ref(), options.verbose)?;
 
     mode.start_vm(id).map_err(|e| e.to_string())?;
@@ -81,13 +83,18 @@ fn make(
 /// What a vCPU's run came to.
 type Outcome = Result<VcpuExit, String>;
 
-/// A thread for each vCPU, which runs and waits at `go`.
-fn start(vcpus: Vec<Box<dyn Vcpu>>, go: &Arc<Barrier>) -> Result<Receiver<Outcome>, String> {
+/// A thread for each vCPU, on its CPU where it has one, which runs and waits at `go`.
+fn start(
+    vcpus: Vec<Box<dyn Vcpu>>,
+    vm: &VmConfig,
+    go: &Arc<Barrier>,
+) -> Result<Receiver<Outcome>, String> {
     let (tell, ends) = channel();
     for vcpu in vcpus {
         let (go, tell) = (Arc::clone(go), tell.clone());
-        begin(&format!("vCPU {}", vcpu.id()), STACK, move || serve(vcpu, &go, &tell))
-            .map_err(|e| format!("no thread for a vCPU: {e}; ask for fewer"))?;
+        let (name, cpu) = (format!("vCPU {}", vcpu.id()), vm.cpu_of(vcpu.id().0));
+        let begin = || begin(&name, STACK, move || serve(vcpu, &go, &tell));
+        pin::during(cpu, begin).map_err(|e| format!("no thread for a vCPU: {e}; ask for fewer"))?;
     }
     Ok(ends)
 }

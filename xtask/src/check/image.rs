@@ -15,7 +15,7 @@ const BAD: i32 = GOOD + 2;
 /// A test: its name, and what it does with the image.
 pub type Test = (&'static str, fn(&Path) -> Result<()>);
 
-const TESTS: [Test; 12] = [
+const TESTS: [Test; 13] = [
     ("the self-test passes on one CPU", |image| self_test(image, 1)),
     ("the self-test passes on four CPUs", |image| self_test(image, 4)),
     ("an exception prints registers and a trace with names", crash),
@@ -24,6 +24,7 @@ const TESTS: [Test; 12] = [
     ("the console takes commands", console),
     ("several unikernels run at once", several),
     ("a guest that never ends leaves others their share and is stopped", endless),
+    ("vCPUs run where they are pinned, and nowhere that is not there", pinned),
     ("a part of a disk of the machine is a guest's", real_disk),
     ("a guest has an address from the machine's own network", real_network),
     ("a disc boots by the BIOS", |image| disc(image, |disc| Start::DiscByBios(disc))),
@@ -94,7 +95,9 @@ fn module(name: &str, configs: &[(&str, &str)]) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     for (name, hvt) in configs {
-        let vm = format!("[vm]\nname = \"{name}\"\nmemory = \"64M\"\n[vm.hvt]\n{hvt}\n");
+        // Keys of `[vm]` come before a table's; those of `[vm.hvt]` alone may leave its name out.
+        let table = if hvt.contains("[vm.hvt]") { "" } else { "[vm.hvt]" };
+        let vm = format!("[vm]\nname = \"{name}\"\nmemory = \"64M\"\n{table}\n{hvt}\n");
         fs::write(folder.join(format!("{name}.toml")), vm)?;
     }
     fs::write(folder.join("disk.img"), vec![0; 256 << 10])?;
@@ -137,6 +140,21 @@ fn endless(image: &Path) -> Result<()> {
     ];
     let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
     expect(&boot, Some(0), &["[clock] SUCCESS", "spin              hvt     stopped"])
+}
+
+/// All on the second CPU, though the first has nothing to do.
+fn pinned(image: &Path) -> Result<()> {
+    let on = |cpu: u32| format!("cpus = [{cpu}]\n[vm.hvt]\n{SPIN}");
+    let (one, none) = (on(1), on(2));
+    let module = module("pinned", &[("a", &one), ("b", &one), ("c", &one), ("none", &none)])?;
+    let start = Start::Kernel { image, words: "", module: Some(&module) };
+    let typed = ["list", "stats", "stats", "poweroff"].map(|line| (PROMPT, line));
+    let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
+    let refused = "none.toml: `cpus` names CPU 2, which is not there: this machine has 0 to 1\n";
+    expect(&boot, Some(0), &[refused, "1 vCPU on 1  "])?;
+    let seen = boot.text.matches("vCPU 0: CPU 1").count();
+    ensure!(seen == 6, "{seen} of 6 times a guest was on its CPU:\n{}", boot.text);
+    Ok(())
 }
 
 fn real_disk(image: &Path) -> Result<()> {

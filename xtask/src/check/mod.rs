@@ -47,6 +47,9 @@ pub fn run(options: &Options) -> Result<i32> {
         checks.run("bare metal", bare_metal::build);
     }
     checks.run_setup("build the tender", || tender::build().map(drop));
+    if !options.quick {
+        checks.run_setup("build redox-vm", || tender::build_manager().map(drop));
+    }
     checks.run_setup("build the unikernels", || unikernel::build_examples().map(drop));
     let filter = options.filter.as_deref();
     checks.run("unit tests", || suites::unit(filter));
@@ -62,7 +65,6 @@ pub fn run(options: &Options) -> Result<i32> {
         checks.run("Miri", suites::miri);
     }
     if !options.quick {
-        checks.run_setup("build redox-vm", || tender::build_manager().map(drop));
         checks.run_setup("make a Linux guest", linux::build);
         checks.run("system tests, KVM in QEMU", || kvm::system(filter, options.nested));
     }

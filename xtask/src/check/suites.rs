@@ -40,6 +40,9 @@ pub fn system(filter: Option<&str>) -> Result<Tally> {
     command.env("PATH", path_with_programs()?);
     command.env("REDOX_HVT", paths::tender()).env("UNIKERNELS", paths::unikernels());
     command.env("BACKEND", "sandbox");
+    if paths::manager().exists() {
+        command.env("REDOX_VM", paths::manager());
+    }
     tally(&mut command, filter)
 }
 

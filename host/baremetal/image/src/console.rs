@@ -96,16 +96,23 @@ fn list(machines: &Machines) {
         let vm = line.info;
         let snapshot = vm.snapshot;
         say!(
-            "{:4}  {:16}  {:6}  {:9}  {:3} vCPU  {:>6}  {}",
+            "{:4}  {:16}  {:6}  {:9}  {:3} vCPU{}  {:>6}  {}",
             vm.id.get(),
             vm.name,
             alloc::format!("{}", vm.mode),
             alloc::format!("{}", snapshot.state),
             snapshot.vcpus,
+            pins(&line.cpus),
             alloc::format!("{}", Bytes(snapshot.memory)),
             line.ending
         );
     }
+}
+
+/// Where vCPUs are pinned to, if they are.
+fn pins(cpus: &[u32]) -> String {
+    let numbers: Vec<_> = cpus.iter().map(|cpu| alloc::format!("{cpu}")).collect();
+    if numbers.is_empty() { String::new() } else { alloc::format!(" on {}", numbers.join(",")) }
 }
 
 fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
@@ -126,6 +133,9 @@ fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
             (snapshot.ran_ns + present) / 1_000_000,
             snapshot.exits
         );
+        for (vcpu, cpu) in machines.places(line.info.id) {
+            say!("{:24}vCPU {vcpu}: CPU {cpu}", "");
+        }
     }
     if only.is_none() {
         say!(

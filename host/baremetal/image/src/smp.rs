@@ -8,7 +8,7 @@ use crate::memory::stack::Stack;
 use crate::{thread, time};
 use alloc::vec::Vec;
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use host_baremetal::acpi::madt::Madt;
 use host_baremetal::boot::{BootInfo, RegionKind};
 use host_baremetal::paging::Rights;
@@ -27,6 +27,9 @@ const PAUSE: u64 = 10_000;
 /// How long a CPU may take before it is told again, and how often.
 const TRY: u64 = 500_000_000;
 const TRIES: u32 = 4;
+
+/// Nobody waits any more for those that have not come.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 /// How many have taken a place.
 #[unsafe(no_mangle)]
@@ -91,10 +94,19 @@ fn wait_for(others: &[u32]) {
             apic::send_startup(id, START);
         }
     }
+    GIVEN_UP.store(true, Ordering::Relaxed);
     let missing = local::count() - local::started();
     if missing > 0 {
         warning!("{missing} CPUs did not start: the machine runs without them");
     }
+}
+
+/// Whether this CPU runs; waits for one that is still to come.
+pub fn runs(cpu: u32) -> bool {
+    while cpu < local::count() && local::of(cpu).is_none() && !GIVEN_UP.load(Ordering::Relaxed) {
+        thread::park(Some(time::now() + TRY / 100));
+    }
+    local::of(cpu).is_some()
 }
 
 /// Copies `smp.s` to its page.

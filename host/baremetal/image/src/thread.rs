@@ -66,6 +66,11 @@ pub fn current() -> Option<ThreadId> {
     local::this().current.get()
 }
 
+/// The CPU that a thread runs on, or ran on last; `None` if it has ended.
+pub fn last_on(id: ThreadId) -> Option<u32> {
+    THREADS.lock().last_on(id)
+}
+
 /// How many threads there are.
 pub fn live() -> u32 {
     THREADS.lock().live()

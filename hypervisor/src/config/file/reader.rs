@@ -138,12 +138,34 @@ impl<'a, 's> Reader<'a, 's> {
         range: core::ops::RangeInclusive<u32>,
     ) -> Result<Option<u32>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
+        self.number(key, value, &range).map(Some)
+    }
+
+    /// A list of numbers.
+    pub(super) fn integers(
+        &self,
+        key: &str,
+        range: core::ops::RangeInclusive<u32>,
+    ) -> Result<Option<Vec<u32>>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let DeValue::Array(array) = value.get_ref() else {
+            return Err(self.wrong_type(key, value, "a list of whole numbers, such as [0, 1]"));
+        };
+        array.iter().map(|item| self.number(key, item, &range)).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn number(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        range: &core::ops::RangeInclusive<u32>,
+    ) -> Result<u32, ConfigError> {
         let DeValue::Integer(number) = value.get_ref() else {
             return Err(self.wrong_type(key, value, "a whole number"));
         };
         let parsed = u32::from_str_radix(number.as_str(), number.radix());
         if let Some(number) = parsed.ok().filter(|number| range.contains(number)) {
-            return Ok(Some(number));
+            return Ok(number);
         }
         let range = format!("{} to {}", range.start(), range.end());
         let problem = Problem::Range { key: key.into(), found: number.to_string(), range };

@@ -81,6 +81,13 @@ fn the_type_1_example() {
 }
 
 #[test]
+fn vcpus_are_pinned_one_by_one() {
+    let vm = |cpus| VmConfig::from_toml(&TYPE1.replace("memory", &format!("{cpus}\nmemory")));
+    assert_eq!(vm("cpus = [3, 0x1, 0, 0]").unwrap().cpus, [3, 1, 0, 0]);
+    assert!(vm("cpus = []").unwrap().cpus.is_empty() && vm("").unwrap().cpus.is_empty());
+}
+
+#[test]
 fn everything_of_type_1() {
     let more = r#"kernel = "/vmlinuz"
 initrd = "/initrd"
@@ -370,6 +377,27 @@ fn every_mistake_has_its_own_words() {
             "vcpus = 256",
             "`vcpus` of 256 is out of range at line 4, column 9: allowed is 1 to 255",
         ),
+        (
+            TYPE1,
+            "vcpus = 4",
+            "vcpus = 4\ncpus = [0, 1, 2]",
+            "bad value \"list of 3\" for `cpus` at line 5, column 1: write one CPU for each vCPU, \
+             of which this VM has 4",
+        ),
+        (
+            TYPE1,
+            "vcpus = 4",
+            "cpus = [0, 1024]",
+            "`cpus` of 1024 is out of range at line 4, column 12: allowed is 0 to 1023",
+        ),
+        (TYPE1, "vcpus = 4", "cpus = [-1]", "`cpus` of -1 is out of range at line 4, column 9"),
+        (
+            TYPE1,
+            "vcpus = 4",
+            "cpus = 0",
+            "`cpus` is a whole number at line 4, column 8: write a list",
+        ),
+        (TYPE1, "vcpus = 4", "cpus = ['0-3']", "`cpus` is a text at line 4, column 9"),
         (TYPE1, "vcpus = 4", "vcpus = 0", "`vcpus` of 0 is out of range"),
         (
             TYPE1,

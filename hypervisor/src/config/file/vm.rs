@@ -2,10 +2,13 @@
 
 use super::reader::Reader;
 use super::{mode, modes};
-use crate::config::{ConfigError, ModeSpecificConfig, Problem, VCPU_COUNTS, VmConfig, validate};
+use crate::config::{
+    CPU_NUMBERS, ConfigError, ModeSpecificConfig, Problem, VCPU_COUNTS, VmConfig, validate,
+};
 use crate::mode::ModeKind;
 
-const KEYS: [&str; 8] = ["name", "mode", "vcpus", "memory", "image", "type1", "virtio", "hvt"];
+const KEYS: [&str; 9] =
+    ["name", "mode", "vcpus", "cpus", "memory", "image", "type1", "virtio", "hvt"];
 
 /// The VM of the file, if it has one.
 pub(super) fn read(root: &Reader<'_, '_>) -> Result<Option<VmConfig>, ConfigError> {
@@ -29,6 +32,11 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Result<Option<VmConfig>, ConfigErro
         let checked = validate::vcpus(vcpus, config.explicit_mode());
         checked.map_err(|problem| vm.error(vm.at_key("vcpus"), problem))?;
         config.vcpus = vcpus;
+    }
+    if let Some(cpus) = vm.integers("cpus", CPU_NUMBERS)? {
+        let checked = validate::cpus(&cpus, config.vcpus);
+        checked.map_err(|problem| vm.error(vm.at_key("cpus"), problem))?;
+        config.cpus = cpus;
     }
     image_is_given_once(&vm, &config)?;
     Ok(Some(config))

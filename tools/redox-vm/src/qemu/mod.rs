@@ -51,7 +51,7 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     let status = Handed::new("status", &[])?;
     let memory = vm.memory.saturating_add(bytes.len() as u64).saturating_add(OVERHEAD);
     let mut command = Command::new(programs::qemu()?);
-    hardware(&mut command, memory, vm.vcpus);
+    hardware(&mut command, memory, cpus(vm));
     console(&mut command);
     devices.plug(&mut command);
     command.arg("-kernel").arg(programs::image()?).arg("-initrd").arg(module.path());
@@ -74,9 +74,15 @@ fn words(vm: &VmConfig, verbose: bool) -> String {
     format!("start={name} attach={name} exit console={console} log={level}")
 }
 
-fn hardware(command: &mut Command, memory: u64, vcpus: u32) {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let cpus = cpus.min(usize::try_from(vcpus).unwrap_or(1));
+/// CPUs of the emulated machine: one for each vCPU, and those that vCPUs are pinned to, but no more
+/// than there really are.
+fn cpus(vm: &VmConfig) -> usize {
+    let pinned = vm.cpus.iter().max().map_or(0, |last| last.saturating_add(1));
+    let wanted = usize::try_from(vm.vcpus.max(pinned)).unwrap_or(1);
+    std::thread::available_parallelism().map_or(1, |count| count.get()).min(wanted)
+}
+
+fn hardware(command: &mut Command, memory: u64, cpus: usize) {
     command.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-nodefaults"]);
     command.args(["-display", "none", "-no-reboot"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);

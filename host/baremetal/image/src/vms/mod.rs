@@ -9,9 +9,10 @@ mod type1;
 
 pub use files::Files;
 
+use crate::cpu::local;
 use crate::log::{info, warning};
 use crate::scheduled::Scheduled;
-use crate::{memory, terminal, thread};
+use crate::{memory, smp, terminal, thread};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 use backend_native::Native;
 use clock::MachineClock;
 use host::{Host, Machine};
+use host_baremetal::sched::ThreadId;
 use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
 use hypervisor::mode::{Hypervisor, ModeCapabilities, Vcpu, VcpuExit, VmInfo};
 use hypervisor::modes::hvt::arch::GuestArch;
@@ -51,6 +53,10 @@ struct Entry {
     name: String,
     /// vCPUs that do not run.
     vcpus: Vec<Box<dyn Vcpu>>,
+    /// The CPU of each vCPU; empty if they run wherever there is room.
+    cpus: Vec<u32>,
+    /// The threads of its vCPUs, by their numbers, since its last start.
+    threads: Vec<(u32, ThreadId)>,
     running: u32,
     /// How it ended, for people.
     ending: String,
@@ -68,6 +74,8 @@ fn mark() {
 pub struct Line {
     /// What the core knows.
     pub info: VmInfo,
+    /// The CPUs of its vCPUs, if they are pinned.
+    pub cpus: Vec<u32>,
     /// How it ended.
     pub ending: String,
 }
@@ -114,14 +122,19 @@ impl Machines {
         let files = &self.machine.files;
         let text = files.text(&format!("{plain}{CONFIG}")).map_err(|error| named(&error))?;
         let config = VmConfig::from_toml(&text).map_err(|error| named(&error))?;
+        let last = local::count() - 1;
+        let there = format_args!("this machine has 0 to {last}");
+        config.check_cpus(smp::runs, there).map_err(|error| named(&error))?;
         let blob = config.boot_image().and_then(|image| files.open(image).ok());
-        let (name, vcpus) = (config.name.clone(), config.vcpus);
+        let (name, vcpus, cpus) = (config.name.clone(), config.vcpus, config.cpus.clone());
         let vm = self.hypervisor.create_vm(config, blob.as_deref()).map_err(|e| named(&e))?;
         let made = self.make_vcpus(vm, vcpus).map_err(|error| {
             let _ = self.hypervisor.mode_of(vm).and_then(|mode| mode.destroy_vm(vm));
             named(&error)
         })?;
-        let entry = Entry { name, vcpus: made, running: 0, ending: String::new(), good: false };
+        let ending = String::new();
+        let threads = Vec::new();
+        let entry = Entry { name, vcpus: made, cpus, threads, running: 0, ending, good: false };
         self.entries.lock().insert(vm, entry);
         Ok(vm)
     }
@@ -136,22 +149,39 @@ impl Machines {
     pub fn start(self: &Arc<Self>, vm: VmId) -> Result<(), String> {
         let text = |error: hypervisor::mode::ModeError| error.to_string();
         self.hypervisor.mode_of(vm).and_then(|mode| mode.start_vm(vm)).map_err(text)?;
-        let vcpus = match self.entries.lock().get_mut(&vm) {
+        let (vcpus, cpus) = match self.entries.lock().get_mut(&vm) {
             Some(entry) => {
                 let vcpus = core::mem::take(&mut entry.vcpus);
                 entry.running += u32::try_from(vcpus.len()).unwrap_or(0);
                 entry.ending.clear();
-                vcpus
+                entry.threads.clear();
+                (vcpus, entry.cpus.clone())
             }
-            None => Vec::new(),
+            None => (Vec::new(), Vec::new()),
         };
         for vcpu in vcpus {
             let own = self.clone();
-            if thread::spawn(None, move || own.run(vm, vcpu)).is_none() {
-                self.ended(vm, None, "no memory for a vCPU's thread".into(), false);
+            let number = vcpu.id().0;
+            let cpu = cpus.get(usize::try_from(number).unwrap_or(usize::MAX)).copied();
+            match thread::spawn(cpu, move || own.run(vm, vcpu)) {
+                Some(thread) => self.began(vm, number, thread),
+                None => self.ended(vm, None, "no memory for a vCPU's thread".into(), false),
             }
         }
         Ok(())
+    }
+
+    fn began(&self, vm: VmId, vcpu: u32, thread: ThreadId) {
+        if let Some(entry) = self.entries.lock().get_mut(&vm) {
+            entry.threads.push((vcpu, thread));
+        }
+    }
+
+    /// The vCPUs of a VM that run, each with the CPU where it did last.
+    pub fn places(&self, vm: VmId) -> Vec<(u32, u32)> {
+        let threads = self.entries.lock().get(&vm).map(|entry| entry.threads.clone());
+        let place = |(vcpu, thread)| Some((vcpu, thread::last_on(thread)?));
+        threads.into_iter().flatten().filter_map(place).collect()
     }
 
     /// A vCPU's thread.
@@ -223,10 +253,15 @@ impl Machines {
     /// All VMs, by number.
     pub fn list(&self) -> Vec<Line> {
         let entries = self.entries.lock();
-        let ending =
-            |id: VmId| entries.get(&id).map_or(String::new(), |entry| entry.ending.clone());
-        let vms = self.hypervisor.vms().into_iter();
-        vms.map(|info| Line { ending: ending(info.id), info }).collect()
+        let known = |id: VmId| match entries.get(&id) {
+            Some(entry) => (entry.cpus.clone(), entry.ending.clone()),
+            None => (Vec::new(), String::new()),
+        };
+        let line = |info: VmInfo| {
+            let (cpus, ending) = known(info.id);
+            Line { info, cpus, ending }
+        };
+        self.hypervisor.vms().into_iter().map(line).collect()
     }
 
     /// The VM that a person calls by name or number.

@@ -1,0 +1,28 @@
+//! `cpus` in a description of a whole machine: the threads of its vCPUs run there, and no others.
+
+use system_tests::processes::{own_cpus, thread_cpus};
+use system_tests::{Scratch, test_kernel};
+
+#[test]
+fn type1_vcpus_run_where_they_are_pinned() {
+    if !test_kernel::can_run("type1_vcpus_run_where_they_are_pinned") {
+        return;
+    }
+    let (own, first, last) = own_cpus();
+    let scratch = Scratch::new();
+    let cpus = format!("cpus = [{last}, {first}]");
+    let mut running = test_kernel::pinned(&scratch, 2, &cpus, "do=spin").spawn();
+    running.expect("begin spin");
+    for (name, cpus) in thread_cpus(running.pid()) {
+        let expected = match &*name {
+            "vCPU 0" => last.to_string(),
+            "vCPU 1" => first.to_string(),
+            _ => own.clone(),
+        };
+        assert_eq!(cpus, expected, "{name}");
+    }
+    running.signal(15);
+    running.finish().assert_ends(1, "Exiting on signal 15");
+    let run = test_kernel::pinned(&scratch, 1, "cpus = [1023]", "do=list").run();
+    run.assert_ends(1, "test: `cpus` names CPU 1023, which is not there: this process may use ");
+}
