@@ -67,6 +67,23 @@ pub(crate) struct Paging {
     pub cpl: u8,
 }
 
+/// An entry of page tables, as a walk has read it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Where the host has it: 8 bytes of RAM.
+    pub at: *const u8,
+    pub value: u64,
+}
+
+/// How an address was found by four levels of tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    /// From the root; where a large page ends it early the last entry is repeated.
+    pub steps: [Step; 4],
+    /// The guest-physical address.
+    pub gpa: u64,
+}
+
 /// A kind of page tables.
 struct Shape {
     levels: u32,
@@ -108,7 +125,7 @@ impl Paging {
         if self.cr0 & CR0_PG == 0 {
             return Ok(at & 0xffff_ffff);
         }
-        if let Some(found) = self.usual(memory, at, access) {
+        if let Some(found) = self.usual(memory, at, access, |_, _| ()) {
             return Ok(found);
         }
         let shape = self.shape();
@@ -150,17 +167,43 @@ impl Paging {
         Err(self.fault(at, access, 0))
     }
 
+    /// How code is found in the usual case; `None` in any other, which [`Self::translate`] knows.
+    pub fn way_to_code(&self, memory: &GuestMemory, at: u64) -> Option<Way> {
+        if self.cr0 & CR0_PG == 0 {
+            return None;
+        }
+        let mut steps = [Step { at: core::ptr::null(), value: 0 }; 4];
+        let mut level = 0;
+        let gpa = self.usual(memory, at, Access::Execute, |at, value| {
+            // What is beyond the last one repeats it.
+            steps.iter_mut().skip(level).for_each(|step| *step = Step { at, value });
+            level += 1;
+        })?;
+        Some(Way { steps, gpa })
+    }
+
     /// The usual case, quickly: four levels, everything there, marked and allowed without looking
-    /// closer. `None` where that is not so.
+    /// closer. `None` where that is not so. `seen` is told each entry and where the host has it.
+    ///
+    /// For code the answer follows from the entries, CR3, and whether CPL is 3.
     #[inline]
-    fn usual(&self, memory: &GuestMemory, at: u64, access: Access) -> Option<u64> {
+    fn usual(
+        &self,
+        memory: &GuestMemory,
+        at: u64,
+        access: Access,
+        mut seen: impl FnMut(*const u8, u64),
+    ) -> Option<u64> {
         if self.efer & EFER_LMA == 0 || self.cr4 & CR4_LA57 != 0 {
             return None;
         }
         let (mut all, mut any) = (u64::MAX, 0);
         let (mut table, mut shift) = (self.cr3 & ADDRESS, 39);
         loop {
-            let entry = read_entry(memory, Gpa(table + (at >> shift & 511) * 8), 8).ok()?;
+            let place = host(memory, table + (at >> shift & 511) * 8, 8)?;
+            // SAFETY: 8 bytes of RAM, which are read once.
+            let entry = unsafe { read_u64(place) };
+            seen(place, entry);
             if entry & (PRESENT | ACCESSED) != PRESENT | ACCESSED {
                 return None;
             }
@@ -246,17 +289,30 @@ pub(crate) fn host(memory: &GuestMemory, gpa: u64, size: u64) -> Option<*const u
     })
 }
 
+/// Reads 8 bytes of RAM, once.
+///
+/// # Safety
+/// They are mapped for the host.
 #[inline(always)]
+pub(crate) unsafe fn read_u64(at: *const u8) -> u64 {
+    // SAFETY: as the caller promises; the guest may change them meanwhile.
+    unsafe { at.cast::<Unaligned<u64>>().read_volatile().0 }
+}
+
+/// The same for 4 bytes.
+///
+/// # Safety
+/// As for [`read_u64`].
+#[inline(always)]
+pub(crate) unsafe fn read_u32(at: *const u8) -> u32 {
+    // SAFETY: as above.
+    unsafe { at.cast::<Unaligned<u32>>().read_volatile().0 }
+}
+
 fn read_entry(memory: &GuestMemory, at: Gpa, size: u64) -> Result<u64, Miss> {
     let host = host(memory, at.0, size).ok_or(Miss::NoTable(at))?;
-    // SAFETY: as many bytes of RAM, as checked; they are read once.
-    Ok(unsafe {
-        if size == 8 {
-            host.cast::<Unaligned<u64>>().read_volatile().0
-        } else {
-            host.cast::<Unaligned<u32>>().read_volatile().0.into()
-        }
-    })
+    // SAFETY: as many bytes of RAM, as checked.
+    Ok(unsafe { if size == 8 { read_u64(host) } else { read_u32(host).into() } })
 }
 
 /// Sets the accessed bit, and in a leaf that is written the dirty bit.

@@ -90,6 +90,7 @@ pub(crate) fn execute(
 
 /// Finishes an instruction that only loads a register, with what it has read. `false` if it is
 /// another one.
+#[inline]
 pub(crate) fn load(insn: &Insn, r: &mut Registers<'_>, value: u64) -> bool {
     let value = truncate(value, insn.size);
     match insn.op {
@@ -121,7 +122,9 @@ fn set_register(insn: &Insn, r: &mut Registers<'_>, size: u8, value: u64) {
     }
 }
 
-fn operand(insn: &Insn, r: &Registers<'_>, source: Source) -> u64 {
+/// The operand that is not in memory.
+#[inline]
+pub(crate) fn operand(insn: &Insn, r: &Registers<'_>, source: Source) -> u64 {
     match source {
         Source::Register => register(insn, r, insn.size),
         Source::Immediate => truncate(insn.immediate, insn.size),
@@ -129,6 +132,7 @@ fn operand(insn: &Insn, r: &Registers<'_>, source: Source) -> u64 {
 }
 
 /// Where an address leads, of the instruction's address size.
+#[inline]
 fn offset(insn: &Insn, r: &Registers<'_>, address: &Address) -> u64 {
     let base = match address.base {
         Some(base) => r.gprs.get(base),
@@ -138,6 +142,17 @@ fn offset(insn: &Insn, r: &Registers<'_>, address: &Address) -> u64 {
     let index = address.index.map_or(0, |(index, shift)| r.gprs.get(index) << shift);
     let sum = base.wrapping_add(index).wrapping_add(address.displacement.cast_unsigned());
     truncate(sum, insn.address_size)
+}
+
+/// Where an operand in memory is in 64-bit code, unless its segment has a base.
+#[inline]
+pub(crate) fn plain_offset(insn: &Insn, r: &Registers<'_>) -> Option<u64> {
+    match &insn.place {
+        Place::Memory(address) if !matches!(insn.segment, Seg::Fs | Seg::Gs) => {
+            Some(offset(insn, r, address))
+        }
+        _ => None,
+    }
 }
 
 fn spot(insn: &Insn, r: &Registers<'_>) -> Option<Spot> {

@@ -9,7 +9,7 @@ mod execute;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use execute::{Element, Registers, execute, load, port_element};
+pub(crate) use execute::{Element, Registers, execute, load, operand, plain_offset, port_element};
 
 use super::decode::Seg;
 use super::space::Miss;

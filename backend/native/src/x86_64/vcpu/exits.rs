@@ -208,7 +208,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 if walk || access == Access::Execute || self.events.is_interrupted() {
                     return fault(&self.v);
                 }
-                self.access(gpa)
+                self.access(gpa, access)
             }
         }
     }
@@ -307,7 +307,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// The value that MOV writes to a control register, and where the guest goes on.
-    fn control_register(&self) -> Result<(u64, u64), Stop> {
+    fn control_register(&mut self) -> Result<(u64, u64), Stop> {
         let mode = mode::<P, V>(&self.v);
         let insn = self.decode(mode)?;
         let (Op::ToCr(_), Place::Register(number)) = (insn.op, insn.place) else {

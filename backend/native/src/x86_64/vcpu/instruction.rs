@@ -3,35 +3,54 @@
 #![allow(unsafe_code)]
 
 use super::bus::{GuestBus, READS};
+use super::code::{Code, WINDOW};
 use super::{Pending, Vcpu};
 use crate::Platform;
 use crate::x86_64::decode::{Failure, Insn, MAX_LEN, Mode, Op, decode};
-use crate::x86_64::emulate::{Element, Registers, Stop, execute, load, port_element};
+use crate::x86_64::emulate::{
+    Element, Registers, Stop, execute, load, operand, plain_offset, port_element,
+};
 use crate::x86_64::memory::{Access, PAGE};
-use crate::x86_64::space::{Miss, Paging, host, linear, mode};
+use crate::x86_64::space::{Miss, Paging, host, linear, mode, read_u32};
 use crate::x86_64::vendor::{Injection, Port, Vendor};
 use crate::x86_64::vm::Kind;
 use alloc::format;
 use hypervisor::memory::{Gpa, Gva, Perms};
 use hypervisor::vcpu::{BackendError, VmExit};
 
-/// An instruction that has asked a device.
+/// Instructions that are remembered with what they were decoded from: guests use devices by the
+/// same few again and again.
+const DECODED: usize = 4;
+
+/// An instruction that is carried out, and may have asked a device.
 #[derive(Debug, Default)]
 pub(super) struct Instruction {
-    insn: Insn,
-    mode: Mode,
+    decoded: [Decoded; DECODED],
+    /// Which of them it is.
+    place: usize,
     known: Option<u64>,
     answers: [u64; READS],
     answered: usize,
     /// INS: the answer is its port's.
     port: Option<Port>,
-    /// What `insn` was decoded from: guests use devices by the same instruction again and again.
+}
+
+#[derive(Debug, Default)]
+struct Decoded {
+    insn: Insn,
+    mode: Mode,
+    /// Of no bytes where nothing is remembered.
     code: Code,
 }
 
 impl Instruction {
     fn answers(&self) -> &[u64] {
         self.answers.get(..self.answered).unwrap_or_default()
+    }
+
+    #[inline]
+    fn get(&self) -> &Decoded {
+        &self.decoded[self.place % DECODED]
     }
 }
 
@@ -60,38 +79,53 @@ impl Usual {
     }
 }
 
-/// 16 bytes, wherever they are.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-struct Words(u64, u64);
-
-/// Bytes of code.
-#[derive(Debug, Clone, Copy, Default)]
-struct Code {
-    bytes: [u8; 16],
-    len: usize,
-}
-
-impl Code {
-    /// Whether the other one is the same.
-    fn is(&self, other: &Self) -> bool {
-        u128::from_ne_bytes(self.bytes) == u128::from_ne_bytes(other.bytes) && self.len == other.len
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Carries out the instruction that has accessed `gpa`, which is no RAM or not to be written.
-    pub(super) fn access(&mut self, gpa: u64) -> Result<Option<VmExit>, BackendError> {
+    #[inline]
+    pub(super) fn access(
+        &mut self,
+        gpa: u64,
+        access: Access,
+    ) -> Result<Option<VmExit>, BackendError> {
         let mode = mode::<P, V>(&self.v);
         if let Err(stop) = self.hold(mode) {
             return self.stopped(stop, Some(gpa));
         }
+        if let Some(exit) = self.plain(gpa, access) {
+            return Ok(Some(exit));
+        }
         (self.held.known, self.held.port) = (Some(gpa), None);
         self.carry_out()
+    }
+
+    /// The usual case, quickly: a MOV in 64-bit code, whose access the processor has checked and
+    /// translated before it left the guest.
+    #[inline]
+    fn plain(&mut self, gpa: u64, access: Access) -> Option<VmExit> {
+        let Decoded { insn, mode, .. } = self.held.get();
+        let next = self.v.rip().wrapping_add(u64::from(insn.len));
+        let size = insn.size;
+        let gprs = &mut self.core.gprs;
+        let registers = Registers { gprs, rflags: 0, next };
+        let offset = plain_offset(insn, &registers)?;
+        // Other code, that another vCPU has put there since, or two pages: looked at closer.
+        let same = offset % PAGE == gpa % PAGE && gpa % PAGE + u64::from(size) <= PAGE;
+        if !same || *mode != Mode::Bits64 {
+            return None;
+        }
+        let write = match (insn.op, access) {
+            (Op::Load | Op::Extend { .. }, Access::Read) => {
+                self.pending = Pending::Instruction;
+                None
+            }
+            (Op::Store(source), Access::Write) => {
+                let value = operand(insn, &registers, source);
+                self.events.retire(&mut self.v, next);
+                Some(value)
+            }
+            _ => return None,
+        };
+        Some(VmExit::Mmio { gpa: Gpa(gpa), size, write })
     }
 
     /// Carries out an element of INS or OUTS.
@@ -100,7 +134,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         if let Err(stop) = self.hold(mode) {
             return self.stopped(stop, None);
         }
-        if !matches!((self.held.insn.op, port.input), (Op::Ins, true) | (Op::Outs, false)) {
+        if !matches!((self.held.get().insn.op, port.input), (Op::Ins, true) | (Op::Outs, false)) {
             // Another vCPU has changed the code since: the guest tries again.
             return Ok(None);
         }
@@ -109,26 +143,33 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Decodes the instruction at RIP, to be carried out.
+    #[inline]
     fn hold(&mut self, mode: Mode) -> Result<(), Stop> {
-        self.held.answered = 0;
         let code = self.code(mode)?;
-        if code.is(&self.held.code) && mode == self.held.mode {
-            return Ok(());
-        }
+        let rip = self.v.rip();
+        self.held.answered = 0;
+        self.held.place = usize::try_from((rip ^ rip >> 2) % DECODED as u64).unwrap_or(0);
+        let found = self.held.get();
+        if code == found.code && mode == found.mode { Ok(()) } else { self.hold_new(mode, code) }
+    }
+
+    #[cold]
+    fn hold_new(&mut self, mode: Mode, code: Code) -> Result<(), Stop> {
+        let place = &mut self.held.decoded[self.held.place % DECODED];
         // What cannot be decoded is not remembered.
-        self.held.code = Code::default();
-        self.held.insn = decode_all(mode, &code)?;
-        self.held.mode = mode;
-        self.held.code = code;
+        *place = Decoded::default();
+        *place = Decoded { insn: decode_all(mode, &code)?, mode, code };
         Ok(())
     }
 
     /// Goes on with an instruction whose device or port has answered.
+    #[inline]
     pub(super) fn answered(&mut self, value: u64) -> Result<Option<VmExit>, BackendError> {
-        let next = next_rip(self.held.mode, self.v.rip(), self.held.insn.len);
+        let Decoded { insn, mode, .. } = self.held.get();
+        let next = next_rip(*mode, self.v.rip(), insn.len);
         let rflags = self.v.rflags();
         let mut registers = Registers { gprs: &mut self.core.gprs, rflags, next };
-        if load(&self.held.insn, &mut registers, value) {
+        if load(insn, &mut registers, value) {
             self.events.retire(&mut self.v, next);
             return Ok(None);
         }
@@ -140,10 +181,12 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         self.carry_out()
     }
 
+    #[inline(never)]
     fn carry_out(&mut self) -> Result<Option<VmExit>, BackendError> {
         let rip = self.v.rip();
         let held = &self.held;
-        let (insn, mode) = (&held.insn, held.mode);
+        let Decoded { insn, mode, .. } = held.get();
+        let mode = *mode;
         let next = next_rip(mode, rip, insn.len);
         let gprs = &mut self.core.gprs;
         let mut registers = Registers { gprs, rflags: self.v.rflags(), next };
@@ -222,9 +265,10 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         }
     }
 
-    fn unknown(&self, gpa: Option<u64>) -> BackendError {
+    fn unknown(&mut self, gpa: Option<u64>) -> BackendError {
         let code = self.fetch(mode::<P, V>(&self.v));
-        let bytes = code.map(|code| format!("{:02x?}", code.bytes())).unwrap_or_default();
+        let bytes = code.map(|code| format!("{:02x?}", bytes(&code.all(), code.len())));
+        let bytes = bytes.unwrap_or_default();
         let what = gpa.map_or_else(|| "a port".into(), |gpa| format!("guest address {gpa:#x}"));
         BackendError::new(format!(
             "the guest accessed {what}, where there is no memory, by an instruction that cannot be \
@@ -234,44 +278,74 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Where the guest goes on after an instruction that has left it, usually this one.
-    pub(super) fn after(&self, usual: Usual) -> Result<u64, Stop> {
+    #[inline]
+    pub(super) fn after(&mut self, usual: Usual) -> Result<u64, Stop> {
         if let Some(next) = self.v.next_rip() {
             return Ok(next);
         }
         let mode = mode::<P, V>(&self.v);
+        if let Some(at) = self.known_code(mode) {
+            // SAFETY: there are 16 bytes of RAM.
+            let start = unsafe { read_u32(at) };
+            if start & usual.mask == usual.bytes {
+                return Ok(self.v.rip().wrapping_add(u64::from(usual.len)));
+            }
+        }
+        self.after_any(mode, usual)
+    }
+
+    #[cold]
+    fn after_any(&mut self, mode: Mode, usual: Usual) -> Result<u64, Stop> {
         let code = self.fetch(mode)?;
-        let [a, b, c, ..] = code.bytes;
-        let start = u32::from_le_bytes([a, b, c, 0]) & usual.mask;
-        let there = code.len >= usize::from(usual.len);
-        let len =
-            if start == usual.bytes && there { usual.len } else { decode_all(mode, &code)?.len };
+        let is_usual = code.start() & usual.mask == usual.bytes;
+        let there = code.len() >= usize::from(usual.len);
+        let len = if is_usual && there { usual.len } else { decode_all(mode, &code)?.len };
         Ok(next_rip(mode, self.v.rip(), len))
     }
 
     /// The instruction at RIP.
-    pub(super) fn decode(&self, mode: Mode) -> Result<Insn, Stop> {
+    pub(super) fn decode(&mut self, mode: Mode) -> Result<Insn, Stop> {
         decode_all(mode, &self.code(mode)?)
     }
 
     /// The bytes at RIP, from the processor if it tells them.
-    fn code(&self, mode: Mode) -> Result<Code, Stop> {
+    #[inline]
+    fn code(&mut self, mode: Mode) -> Result<Code, Stop> {
         if let Some(bytes) = self.v.instruction()
             && bytes.len() >= MAX_LEN
         {
-            let mut code = Code { len: MAX_LEN, ..Code::default() };
-            code.bytes[..MAX_LEN].copy_from_slice(&bytes[..MAX_LEN]);
+            let mut code = Code::default();
+            code.append(bytes);
             return Ok(code);
         }
-        self.fetch(mode)
+        match self.known_code(mode) {
+            // SAFETY: there are 16 bytes of RAM.
+            Some(at) => Ok(unsafe { Code::read(at) }),
+            None => self.fetch(mode),
+        }
+    }
+
+    /// Where the host has 16 bytes from RIP, if the way to that page is known.
+    #[inline]
+    fn known_code(&self, mode: Mode) -> Option<*const u8> {
+        let v = &self.v;
+        if mode == Mode::Bits64 { self.pages.find(v.cr3(), v.rip(), v.cpl()) } else { None }
     }
 
     /// Up to 15 bytes of code from RIP, as far as they are mapped.
-    fn fetch(&self, mode: Mode) -> Result<Code, Stop> {
+    #[cold]
+    fn fetch(&mut self, mode: Mode) -> Result<Code, Stop> {
         let rip = self.v.rip();
         let at = linear(&self.v, mode, crate::x86_64::decode::Seg::Cs, rip, 1)?;
-        let mut code = Code { bytes: [0; 16], len: 0 };
+        if mode == Mode::Bits64
+            && let Some(host) = self.find_way(at)
+        {
+            // SAFETY: there are 16 bytes of RAM.
+            return Ok(unsafe { Code::read(host) });
+        }
+        let mut code = Code::default();
         self.fetch_part(at, &mut code)?;
-        if code.len < MAX_LEN {
+        if code.room() > 0 {
             let beyond = (at & !(PAGE - 1)).wrapping_add(PAGE);
             // If it is not there the instruction may well end before.
             let _ = self.fetch_part(beyond, &mut code);
@@ -279,27 +353,33 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         Ok(code)
     }
 
+    /// Finds the way to a page of 64-bit code, and remembers it. `None` for anything unusual, and
+    /// where 15 bytes from there are on two pages.
+    fn find_way(&mut self, at: u64) -> Option<*const u8> {
+        if at % PAGE > PAGE - WINDOW {
+            return None;
+        }
+        let memory = self.vm.backing.memory();
+        let way = Paging::of(&self.v).way_to_code(memory, at)?;
+        let page = host(memory, way.gpa & !(PAGE - 1), PAGE)?;
+        let found = page.wrapping_add(usize::try_from(at % PAGE).unwrap_or(0));
+        // SAFETY: they are RAM of this VM, which lives as long as this vCPU.
+        unsafe { self.pages.remember(self.v.cr3(), at, self.v.cpl(), &way, found) };
+        Some(found)
+    }
+
     fn fetch_part(&self, at: u64, code: &mut Code) -> Result<(), Stop> {
         let memory = self.vm.backing.memory();
         let gpa = Paging::of(&self.v).translate(memory, at, Access::Execute)?;
-        let in_page = PAGE - at % PAGE;
-        let wanted = (MAX_LEN - code.len).min(usize::try_from(in_page).unwrap_or(0));
-        if wanted == MAX_LEN && in_page >= 16 {
-            let from = host(memory, gpa, 16).ok_or(Stop::Denied(Gpa(gpa)))?;
-            // SAFETY: 16 bytes of one page of RAM, as checked. The guest may change them
-            // meanwhile: they are read once.
-            let Words(low, high) = unsafe { from.cast::<Words>().read_volatile() };
-            code.bytes[..8].copy_from_slice(&low.to_le_bytes());
-            code.bytes[8..].copy_from_slice(&(high << 8 >> 8).to_le_bytes());
-            code.len = MAX_LEN;
-            return Ok(());
-        }
+        let in_page = usize::try_from(PAGE - at % PAGE).unwrap_or(0);
+        let wanted = code.room().min(in_page);
         let slice = memory.slice(Gpa(gpa), wanted as u64, Perms::READ);
         let slice = slice.map_err(|_| Stop::Denied(Gpa(gpa)))?;
-        if let Some(rest) = code.bytes.get_mut(code.len..code.len + wanted) {
-            slice.copy_to(rest);
+        let mut part = [0; MAX_LEN];
+        if let Some(part) = part.get_mut(..wanted) {
+            slice.copy_to(part);
+            code.append(part);
         }
-        code.len += wanted;
         Ok(())
     }
 
@@ -310,12 +390,16 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 }
 
 fn decode_all(mode: Mode, code: &Code) -> Result<Insn, Stop> {
-    match decode(mode, code.bytes()) {
+    match decode(mode, bytes(&code.all(), code.len())) {
         Ok(insn) => Ok(insn),
         // Of 15 prefixes; shorter code ends at a page that is not there.
-        Err(Failure::Short) if code.len >= MAX_LEN => Err(Miss::GP.into()),
+        Err(Failure::Short) if code.len() >= MAX_LEN => Err(Miss::GP.into()),
         Err(Failure::Short | Failure::Unknown) => Err(Stop::Unsupported),
     }
+}
+
+fn bytes(all: &[u8; 16], len: usize) -> &[u8] {
+    all.get(..len).unwrap_or_default()
 }
 
 /// RIP after `len` bytes.

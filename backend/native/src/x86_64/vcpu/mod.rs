@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod bus;
+mod code;
 mod events;
 mod exits;
 mod instruction;
@@ -22,6 +23,7 @@ use super::vm::Vm;
 use crate::{HostPhys, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use code::CodePages;
 use events::Events;
 use hypervisor::vcpu::{BackendError, VcpuState, VmEntry, VmExit};
 use instruction::Instruction;
@@ -34,6 +36,8 @@ pub(crate) struct Vcpu<P: Platform, V: Vendor<P>> {
     pending: Pending,
     /// The instruction that is carried out.
     held: Instruction,
+    /// Where it may be.
+    pages: CodePages,
     events: Events,
     cpuid: Cpuid,
     msrs: Msrs,
@@ -81,6 +85,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             core: Box::new(Core { gprs: Gprs::default(), live }),
             pending: Pending::Nothing,
             held: Instruction::default(),
+            pages: CodePages::default(),
             events: Events::default(),
             cr4_allowed: exits::cr4_allowed(&cpuid),
             cpuid,
