@@ -20,13 +20,12 @@ impl Width {
 
     /// The width of so many bytes, if there is one.
     pub fn from_bytes(bytes: u8) -> Option<Self> {
-        Some(match bytes {
-            1 => Self::Byte,
-            2 => Self::Word,
-            4 => Self::Long,
-            8 => Self::Quad,
-            _ => return None,
-        })
+        const WIDTHS: [Option<Width>; 9] = {
+            let (byte, word) = (Some(Width::Byte), Some(Width::Word));
+            let (long, quad) = (Some(Width::Long), Some(Width::Quad));
+            [None, byte, word, None, long, None, None, None, quad]
+        };
+        WIDTHS.get(usize::from(bytes)).copied().flatten()
     }
 
     /// In bytes.

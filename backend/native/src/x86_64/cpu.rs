@@ -103,13 +103,18 @@ impl Live {
     }
 }
 
-/// This CPU's data, made at the first call. `None` where there is no memory.
-pub(crate) fn this<P: Platform>(platform: &P) -> Option<*mut Cpu> {
-    let slot = platform.cpu_slot();
+/// This CPU's data, if they have been made.
+#[inline]
+pub(crate) fn known<P: Platform>(platform: &P) -> Option<*mut Cpu> {
     // SAFETY: the slot is this CPU's word, for the backend alone.
-    let there = unsafe { *slot };
-    if there != 0 {
-        return Some(core::ptr::with_exposed_provenance_mut(there));
+    let there = unsafe { *platform.cpu_slot() };
+    (there != 0).then(|| core::ptr::with_exposed_provenance_mut(there))
+}
+
+/// The same, made at the first call. `None` where there is no memory.
+pub(crate) fn this<P: Platform>(platform: &P) -> Option<*mut Cpu> {
+    if let Some(cpu) = known(platform) {
+        return Some(cpu);
     }
     let cpu = platform.virt(platform.alloc(0)?).cast::<Cpu>();
     let host_fpu = platform.virt(platform.alloc(0)?);
@@ -117,7 +122,7 @@ pub(crate) fn this<P: Platform>(platform: &P) -> Option<*mut Cpu> {
     unsafe {
         (*cpu).number = platform.cpu();
         (*cpu).host_fpu = host_fpu;
-        *slot = cpu.expose_provenance();
+        *platform.cpu_slot() = cpu.expose_provenance();
     }
     Some(cpu)
 }
@@ -246,10 +251,7 @@ impl Cpu {
 /// another thread, or to anybody else who uses vector registers. It costs little where there is
 /// nothing.
 pub fn release<P: Platform>(platform: &P) {
-    // SAFETY: this CPU's word.
-    let there = unsafe { *platform.cpu_slot() };
-    if there != 0 {
-        let cpu = core::ptr::with_exposed_provenance_mut::<Cpu>(there);
+    if let Some(cpu) = known(platform) {
         // SAFETY: made by `this`, for this CPU, and used by nobody else.
         unsafe { (*cpu).release(platform) };
     }

@@ -58,6 +58,8 @@ impl Vendor<Board> for Fake {
         self.state = *state;
     }
 
+    unsafe fn arrive(&mut self, _: &mut Cpu) {}
+
     unsafe fn enter(&mut self, _: &mut Cpu, gprs: &mut Gprs) {
         let event = self.next_injection.take();
         self.injected.push(event);

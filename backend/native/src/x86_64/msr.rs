@@ -35,6 +35,12 @@ fn find(index: u32) -> Option<Kept> {
     KEPT.iter().find(|(number, _)| *number == index).map(|(_, kept)| *kept)
 }
 
+/// Whether a register is kept here.
+#[inline]
+pub(crate) fn is_kept(index: u32) -> bool {
+    find(index).is_some()
+}
+
 /// The guest gets a general protection fault.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused;

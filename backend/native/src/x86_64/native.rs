@@ -161,6 +161,7 @@ impl<P: Platform> MachineVm for NativeVm<P> {
 }
 
 impl<P: Platform> BackendVcpu for NativeVcpu<P> {
+    #[inline]
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
         let VcpuOf::Svm(vcpu) = &mut self.0;
         vcpu.run(entry)

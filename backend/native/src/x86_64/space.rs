@@ -328,12 +328,18 @@ fn mark(memory: &GuestMemory, place: Gpa, entry: u64, access: Access) {
     }
 }
 
+/// Whether code is of 64-bit mode.
+#[inline(always)]
+pub(crate) fn is_64_bit<P: Platform, V: Vendor<P>>(v: &V) -> bool {
+    const LONG: u16 = 1 << 9;
+    v.segment(Seg::Cs).attributes & LONG != 0 && v.efer() & EFER_LMA != 0
+}
+
 /// How wide code is.
 pub(crate) fn mode<P: Platform, V: Vendor<P>>(v: &V) -> Mode {
-    const LONG: u16 = 1 << 9;
     const DEFAULT_32: u16 = 1 << 10;
     let attributes = v.segment(Seg::Cs).attributes;
-    if v.efer() & EFER_LMA != 0 && attributes & LONG != 0 {
+    if is_64_bit(v) {
         Mode::Bits64
     } else if v.cr0() & CR0_PE != 0 && attributes & DEFAULT_32 != 0 && v.rflags() & RFLAGS_VM == 0 {
         Mode::Bits32

@@ -119,11 +119,17 @@ pub(crate) trait Vendor<P: Platform>: Sized + Send + 'static {
     /// Everything as after a reset, but what `state` names. General registers are elsewhere.
     fn reset(&mut self, state: &X86State);
 
+    /// The vCPU comes to a CPU where it was not live: before the first [`Vendor::enter`] there.
+    ///
+    /// # Safety
+    /// This CPU is `cpu`, and enabled; interrupts are off.
+    unsafe fn arrive(&mut self, cpu: &mut Cpu);
+
     /// Runs the guest until something happens.
     ///
     /// # Safety
-    /// This CPU is `cpu`, and enabled; interrupts are off; everything else of the guest's
-    /// registers is in the processor.
+    /// This CPU is `cpu`, where [`Vendor::arrive`] was called and no other vCPU has run since;
+    /// interrupts are off; everything else of the guest's registers is in the processor.
     unsafe fn enter(&mut self, cpu: &mut Cpu, gprs: &mut Gprs);
 
     /// The event whose delivery the exit has interrupted, to be given again.

@@ -75,18 +75,19 @@ impl<V: BackendVm> BackendVm for Scheduled<V> {
 
 impl<C: BackendVcpu> BackendVcpu for ScheduledVcpu<C> {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
-        let entry = self.held.take().unwrap_or(entry);
+        let entry = if self.held.is_some() { self.held.take().unwrap_or(entry) } else { entry };
         // It was kicked while it waited somewhere in the host.
         if thread::take_attention() {
             self.held = Some(entry);
             return Ok(VmExit::Interrupted);
         }
-        let exit = self.inner.run(entry)?;
-        if exit == VmExit::Interrupted {
+        // Not taken apart: exits are as large as they may be without being moved.
+        let exit = self.inner.run(entry);
+        if matches!(exit, Ok(VmExit::Interrupted)) {
             thread::take_interrupts();
             thread::take_attention();
         }
-        Ok(exit)
+        exit
     }
 }
 

@@ -96,17 +96,25 @@ pub fn unpark(id: ThreadId) {
     told(&threads, wake);
 }
 
+/// The running thread's word for it; none in a CPU's idle loop.
+#[inline]
+fn attention() -> Option<&'static AtomicBool> {
+    // SAFETY: null, or the running thread's own, which lives as long as it runs; references are
+    // used at once.
+    unsafe { local::this().attention.get().as_ref() }
+}
+
 /// Whether this thread is to leave its guest, or not to enter it.
 pub fn has_attention() -> bool {
-    // SAFETY: null, or the running thread's own, which lives as long as it runs.
-    unsafe { local::this().attention.get().as_ref() }.is_some_and(|a| a.load(Ordering::Acquire))
+    attention().is_some_and(|attention| attention.load(Ordering::Acquire))
 }
 
 /// The same; from then on it may enter again.
+#[inline]
 pub fn take_attention() -> bool {
-    let has = has_attention();
-    // SAFETY: as above.
-    if let Some(attention) = unsafe { local::this().attention.get().as_ref() }.filter(|_| has) {
+    let Some(attention) = attention() else { return false };
+    let has = attention.load(Ordering::Acquire);
+    if has {
         attention.store(false, Ordering::Relaxed);
     }
     has

@@ -90,7 +90,7 @@ pub(crate) fn execute(
 
 /// Finishes an instruction that only loads a register, with what it has read. `false` if it is
 /// another one.
-#[inline]
+#[inline(always)]
 pub(crate) fn load(insn: &Insn, r: &mut Registers<'_>, value: u64) -> bool {
     let value = truncate(value, insn.size);
     match insn.op {
@@ -132,7 +132,7 @@ pub(crate) fn operand(insn: &Insn, r: &Registers<'_>, source: Source) -> u64 {
 }
 
 /// Where an address leads, of the instruction's address size.
-#[inline]
+#[inline(always)]
 fn offset(insn: &Insn, r: &Registers<'_>, address: &Address) -> u64 {
     let base = match address.base {
         Some(base) => r.gprs.get(base),

@@ -131,6 +131,12 @@ impl<P: Platform, F: Format> Backing<P, F> {
         self.look(gpa).map(|(perms, _)| perms)
     }
 
+    /// Whether there is no RAM at an address.
+    #[inline]
+    pub fn is_device(&self, gpa: u64) -> bool {
+        self.ranges.iter().all(|range| !range.contains(&gpa))
+    }
+
     /// Answers a second-level fault.
     pub fn fault(&self, gpa: u64, access: Access) -> Found {
         let Some((perms, stretch)) = self.look(gpa).filter(|_| gpa < END) else {

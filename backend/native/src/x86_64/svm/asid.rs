@@ -25,15 +25,24 @@ impl Asid {
     pub fn forget(&mut self) {
         self.number = 0;
     }
+
+    /// Whether the next entry gets a new one.
+    #[inline]
+    pub fn is_forgotten(&self) -> bool {
+        self.number == 0
+    }
 }
 
 impl Asids {
-    /// Makes `asid` valid on this CPU, number `cpu`, of `count` identifiers (at least 2). Whether
-    /// it changed, and whether the CPU has to forget all translations first.
-    pub fn renew(&mut self, asid: &mut Asid, cpu: u32, count: u32) -> (bool, bool) {
-        if asid.number != 0 && asid.cpu == cpu && asid.round == self.round {
-            return (false, false);
-        }
+    /// Whether `asid` is valid on this CPU, number `cpu`. It stays so as long as its vCPU is the
+    /// only one that runs there.
+    pub fn has(&self, asid: &Asid, cpu: u32) -> bool {
+        asid.number != 0 && asid.cpu == cpu && asid.round == self.round
+    }
+
+    /// Gives a new one of `count` identifiers (at least 2) on this CPU, number `cpu`. Whether the
+    /// CPU has to forget all translations first.
+    pub fn renew(&mut self, asid: &mut Asid, cpu: u32, count: u32) -> bool {
         // The first round begins with a flush: whoever was here before may have left something.
         let over = self.next == 0 || self.next >= count;
         if over {
@@ -42,7 +51,7 @@ impl Asids {
         }
         *asid = Asid { round: self.round, cpu, number: self.next };
         self.next += 1;
-        (true, over)
+        over
     }
 }
 
@@ -67,12 +76,12 @@ mod tests {
                 if forget {
                     vcpus[vcpu].forget();
                 }
-                let before = vcpus[vcpu];
                 let here = cpu as usize;
-                let (changed, flush) = cpus[here].renew(&mut vcpus[vcpu], cpu, count);
+                let changed = !cpus[here].has(&vcpus[vcpu], cpu);
+                let flush = changed && cpus[here].renew(&mut vcpus[vcpu], cpu, count);
                 let number = vcpus[vcpu].number;
                 prop_assert!(number > 0 && number < count);
-                prop_assert_eq!(changed, before != vcpus[vcpu]);
+                prop_assert!(cpus[here].has(&vcpus[vcpu], cpu));
                 if flush {
                     users[here].clear();
                 }

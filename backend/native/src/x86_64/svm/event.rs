@@ -24,6 +24,7 @@ pub(super) fn encode(event: Injection) -> u64 {
 ///
 /// Not one that an instruction raises (INTn, INT3, INTO): the guest's RIP is at that instruction,
 /// which will be executed again.
+#[inline]
 pub(super) fn interrupted(info: u64) -> Option<Injection> {
     if info & VALID == 0 {
         return None;

@@ -114,6 +114,18 @@ impl<P: Platform> Svm<P> {
         *field = set.bits();
     }
 
+    #[cold]
+    fn renew_asid(&mut self, cpu: &mut Cpu) {
+        let count = self.shared.features.asids;
+        let flush = cpu.asids.renew(&mut self.asid, cpu.number, count);
+        let number = self.asid.number;
+        let control = &mut self.vmcb_mut().control;
+        control.guest_asid = number;
+        if flush {
+            control.tlb_control = tlb_control::ALL;
+        }
+    }
+
     fn new_control(&mut self, root: HostPhys) {
         let (io, msr) = (self.shared.maps.io, self.shared.maps.msr);
         let control = &mut self.vmcb_mut().control;
@@ -198,31 +210,40 @@ impl<P: Platform> Vendor<P> for Svm<P> {
         (save.sysenter_esp, save.sysenter_eip) = (0, 0);
     }
 
-    unsafe fn enter(&mut self, cpu: &mut Cpu, gprs: &mut Gprs) {
-        let count = self.shared.features.asids;
-        let (_, flush) = cpu.asids.renew(&mut self.asid, cpu.number, count);
+    unsafe fn arrive(&mut self, cpu: &mut Cpu) {
+        if !cpu.asids.has(&self.asid, cpu.number) {
+            self.asid.forget();
+        }
         if !core::mem::replace(&mut cpu.host_saved, true) {
             // SAFETY: enabled, as the caller promises.
             unsafe { enter::save_host(cpu.host_vmcb.0) };
         }
-        let (number, at) = (self.asid.number, self.at.0);
+    }
+
+    #[inline(always)]
+    unsafe fn enter(&mut self, cpu: &mut Cpu, gprs: &mut Gprs) {
+        if self.asid.is_forgotten() {
+            self.renew_asid(cpu);
+        }
+        let at = self.at.0;
         let vmcb = self.vmcb_mut();
-        vmcb.control.guest_asid = number;
-        vmcb.control.tlb_control = if flush { tlb_control::ALL } else { tlb_control::NOTHING };
         vmcb.save.rax = gprs.0[Gprs::RAX];
         vmcb.save.rsp = gprs.0[Gprs::RSP];
         // SAFETY: enabled; a VMCB of ours; the host's state is saved; interrupts are off.
         unsafe { enter::enter(at, gprs, cpu.host_vmcb.0) };
         let vmcb = self.vmcb_mut();
         vmcb.control.eventinj = 0;
+        vmcb.control.tlb_control = tlb_control::NOTHING;
         gprs.0[Gprs::RAX] = vmcb.save.rax;
         gprs.0[Gprs::RSP] = vmcb.save.rsp;
     }
 
+    #[inline]
     fn interrupted(&mut self) -> Option<Injection> {
         event::interrupted(self.vmcb().control.exitintinfo)
     }
 
+    #[inline(always)]
     fn reason(&mut self) -> Reason {
         reason::reason(&self.vmcb().control, &self.vmcb().save)
     }

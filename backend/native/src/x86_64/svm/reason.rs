@@ -15,7 +15,7 @@ const NPF_EXECUTE: u64 = 1 << 4;
 const NPF_WALK: u64 = 1 << 33;
 
 /// Why the guest was left.
-#[inline]
+#[inline(always)]
 pub(super) fn reason(control: &Control, save: &Save) -> Reason {
     let (info1, info2) = (control.exitinfo1, control.exitinfo2);
     match control.exitcode {

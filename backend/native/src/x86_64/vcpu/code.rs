@@ -118,7 +118,7 @@ fn split(rip: u64, cpl: u8) -> (u64, usize, u64) {
 
 impl CodePages {
     /// Where the host has 16 bytes of code, if the way there is known and still right.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, cr3: u64, rip: u64, cpl: u8) -> Option<*const u8> {
         let (key, place, offset) = split(rip, cpl);
         let page = self.0.get(place)?;

@@ -91,7 +91,7 @@ impl Events {
     }
 
     /// Puts the next event into the vCPU. `exit_at_once` makes the coming run end after it.
-    #[inline]
+    #[inline(always)]
     pub fn before_entry<P: Platform, V: Vendor<P>>(
         &mut self,
         v: &mut V,
@@ -103,7 +103,8 @@ impl Events {
         if self.nmi {
             self.prepare_nmi(v, exit_at_once);
         }
-        if let Some(event) = self.next.take() {
+        if let Some(event) = self.next {
+            self.next = None;
             v.inject(event);
         }
     }
@@ -123,6 +124,7 @@ impl Events {
         core::mem::take(&mut self.window)
     }
 
+    #[cold]
     fn prepare_nmi<P: Platform, V: Vendor<P>>(&mut self, v: &mut V, exit_at_once: impl FnOnce()) {
         if self.next.is_some() {
             exit_at_once();
@@ -146,7 +148,7 @@ impl Events {
     }
 
     /// Looks at what became of the event.
-    #[inline]
+    #[inline(always)]
     pub fn after_exit<P: Platform, V: Vendor<P>>(&mut self, v: &mut V) {
         let interrupted = v.interrupted();
         if interrupted.is_some() {
@@ -183,7 +185,7 @@ impl Events {
     }
 
     /// Lets the guest go on after an instruction that was finished for it.
-    #[inline]
+    #[inline(always)]
     pub fn retire<P: Platform, V: Vendor<P>>(&mut self, v: &mut V, next: u64) {
         v.set_rip(next);
         v.clear_shadow();
@@ -196,6 +198,7 @@ impl Events {
         }
     }
 
+    #[cold]
     fn single_stepped<P: Platform, V: Vendor<P>>(&mut self, v: &mut V) {
         if let Some(false) = self.stepping {
             self.stepping = None;

@@ -55,6 +55,7 @@ pub(super) fn cr4_allowed(cpuid: &Cpuid) -> u64 {
 
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Finishes what the last exit has left open. Some exit if that asks for the next answer.
+    #[inline(always)]
     pub(super) fn settle(&mut self, entry: VmEntry) -> Outcome {
         let value = match entry {
             VmEntry::Data(value) => value,
@@ -87,11 +88,38 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         Ok(None)
     }
 
+    /// Tells an exit that comes often, if it is as it usually is. `None`, and nothing has changed:
+    /// [`Vcpu::handle`] looks closer.
+    #[inline(always)]
+    pub(super) fn quick(&mut self, reason: Reason) -> Option<VmExit> {
+        match reason {
+            Reason::Port(port) if !port.string => Some(self.port(port, port.next?)),
+            Reason::Hypercall if self.vm.kind == Kind::Machine && self.v.cpl() == 0 => {
+                let next = self.after_usual(VMMCALL)?;
+                Some(self.hypercall(next))
+            }
+            Reason::WriteMsr if self.vm.kind == Kind::Machine => {
+                let index = self.msr_index();
+                let next = if msr::is_kept(index) { None } else { self.after_usual(WRMSR) };
+                self.pending = Pending::WriteMsr(next?);
+                Some(VmExit::WriteMsr { index, value: self.core.gprs.edx_eax() })
+            }
+            Reason::Memory { gpa, access, walk: false }
+                if !self.events.is_interrupted() && self.vm.backing.is_device(gpa) =>
+            {
+                self.plain_access(gpa, access)
+            }
+            _ => None,
+        }
+    }
+
     /// Answers an exit, or tells it.
-    #[inline]
     pub(super) fn handle(&mut self, reason: Reason, cpu: &mut Cpu) -> Outcome {
         match reason {
-            Reason::Port(port) => self.port(port),
+            Reason::Port(port) => match port.next {
+                Some(next) if !port.string => Ok(Some(self.port(port, next))),
+                _ => self.string_port(port),
+            },
             Reason::Host => {
                 // The timer may have been what came.
                 cpu.armed = 0;
@@ -102,7 +130,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Reason::Memory { gpa, access, walk } => self.memory(gpa, access, walk),
             Reason::Halt => self.skip(HLT, Some(VmExit::Halt)),
             Reason::Cpuid => self.cpuid(),
-            Reason::Hypercall => self.hypercall(),
+            Reason::Hypercall => self.any_hypercall(),
             Reason::Window => {
                 let wanted = self.events.window_reached(&mut self.v);
                 Ok(wanted.then_some(VmExit::InterruptWindow))
@@ -173,9 +201,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         Ok(None)
     }
 
-    #[inline]
-    fn port(&mut self, port: Port) -> Outcome {
-        let (Some(next), false) = (port.next, port.string) else { return self.string_port(port) };
+    #[inline(always)]
+    fn port(&mut self, port: Port, next: u64) -> VmExit {
         self.events.retire(&mut self.v, next);
         let write = if port.input {
             self.pending = Pending::In(port.size);
@@ -188,7 +215,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 _ => low,
             })
         };
-        Ok(Some(VmExit::Io { port: port.port, size: port.size, write }))
+        VmExit::Io { port: port.port, size: port.size, write }
     }
 
     fn memory(&mut self, gpa: u64, access: Access, walk: bool) -> Outcome {
@@ -208,7 +235,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 if walk || access == Access::Execute || self.events.is_interrupted() {
                     return fault(&self.v);
                 }
-                self.access(gpa, access)
+                self.access(gpa)
             }
         }
     }
@@ -284,7 +311,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         Ok(None)
     }
 
-    fn hypercall(&mut self) -> Outcome {
+    fn any_hypercall(&mut self) -> Outcome {
         /// KVM's answer to a caller that is not a kernel: -EPERM.
         const NOT_PERMITTED: u64 = (-1i64).cast_unsigned();
         if self.vm.kind == Kind::Unikernel {
@@ -295,15 +322,21 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Ok(next) => next,
             Err(stop) => return self.lost(stop),
         };
-        self.events.retire(&mut self.v, next);
         if self.v.cpl() != 0 {
             self.core.gprs.0[Gprs::RAX] = NOT_PERMITTED;
+            self.events.retire(&mut self.v, next);
             return Ok(None);
         }
+        Ok(Some(self.hypercall(next)))
+    }
+
+    #[inline(always)]
+    fn hypercall(&mut self, next: u64) -> VmExit {
+        self.events.retire(&mut self.v, next);
         let gprs = &self.core.gprs.0;
         let arguments = [gprs[Gprs::RBX], gprs[Gprs::RCX], gprs[Gprs::RDX], gprs[Gprs::RSI]];
         self.pending = Pending::Hypercall;
-        Ok(Some(VmExit::Hypercall { number: gprs[Gprs::RAX], arguments }))
+        VmExit::Hypercall { number: gprs[Gprs::RAX], arguments }
     }
 
     /// The value that MOV writes to a control register, and where the guest goes on.

@@ -11,7 +11,7 @@ use crate::x86_64::emulate::{
     Element, Registers, Stop, execute, load, operand, plain_offset, port_element,
 };
 use crate::x86_64::memory::{Access, PAGE};
-use crate::x86_64::space::{Miss, Paging, host, linear, mode, read_u32};
+use crate::x86_64::space::{Miss, Paging, host, is_64_bit, linear, mode, read_u32};
 use crate::x86_64::vendor::{Injection, Port, Vendor};
 use crate::x86_64::vm::Kind;
 use alloc::format;
@@ -48,6 +48,12 @@ impl Instruction {
         self.answers.get(..self.answered).unwrap_or_default()
     }
 
+    /// Where the instruction at an address is, if it is remembered.
+    #[inline]
+    fn place(rip: u64) -> usize {
+        usize::try_from(rip ^ rip >> 2).unwrap_or(0) % DECODED
+    }
+
     #[inline]
     fn get(&self) -> &Decoded {
         &self.decoded[self.place % DECODED]
@@ -81,40 +87,41 @@ impl Usual {
 
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Carries out the instruction that has accessed `gpa`, which is no RAM or not to be written.
-    #[inline]
-    pub(super) fn access(
-        &mut self,
-        gpa: u64,
-        access: Access,
-    ) -> Result<Option<VmExit>, BackendError> {
+    pub(super) fn access(&mut self, gpa: u64) -> Result<Option<VmExit>, BackendError> {
         let mode = mode::<P, V>(&self.v);
         if let Err(stop) = self.hold(mode) {
             return self.stopped(stop, Some(gpa));
-        }
-        if let Some(exit) = self.plain(gpa, access) {
-            return Ok(Some(exit));
         }
         (self.held.known, self.held.port) = (Some(gpa), None);
         self.carry_out()
     }
 
-    /// The usual case, quickly: a MOV in 64-bit code, whose access the processor has checked and
-    /// translated before it left the guest.
-    #[inline]
-    fn plain(&mut self, gpa: u64, access: Access) -> Option<VmExit> {
-        let Decoded { insn, mode, .. } = self.held.get();
-        let next = self.v.rip().wrapping_add(u64::from(insn.len));
+    /// The usual access to a device, quickly: by a MOV in 64-bit code that is remembered. The
+    /// processor has checked and translated it before it left the guest.
+    #[inline(always)]
+    pub(super) fn plain_access(&mut self, gpa: u64, access: Access) -> Option<VmExit> {
+        if !is_64_bit(&self.v) {
+            return None;
+        }
+        let code = self.usual_code()?;
+        let rip = self.v.rip();
+        let place = Instruction::place(rip);
+        let Decoded { insn, .. } = self
+            .held
+            .decoded
+            .get(place)
+            .filter(|decoded| decoded.mode == Mode::Bits64 && decoded.code == code)?;
+        let next = rip.wrapping_add(u64::from(insn.len));
         let size = insn.size;
-        let gprs = &mut self.core.gprs;
-        let registers = Registers { gprs, rflags: 0, next };
+        let registers = Registers { gprs: &mut self.core.gprs, rflags: 0, next };
         let offset = plain_offset(insn, &registers)?;
-        // Other code, that another vCPU has put there since, or two pages: looked at closer.
-        let same = offset % PAGE == gpa % PAGE && gpa % PAGE + u64::from(size) <= PAGE;
-        if !same || *mode != Mode::Bits64 {
+        if offset % PAGE != gpa % PAGE || gpa % PAGE + u64::from(size) > PAGE {
+            // Other code, which another vCPU has put there since; or it reaches over two pages.
             return None;
         }
         let write = match (insn.op, access) {
             (Op::Load | Op::Extend { .. }, Access::Read) => {
+                self.held.place = place;
                 self.pending = Pending::Instruction;
                 None
             }
@@ -143,22 +150,16 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Decodes the instruction at RIP, to be carried out.
-    #[inline]
     fn hold(&mut self, mode: Mode) -> Result<(), Stop> {
         let code = self.code(mode)?;
-        let rip = self.v.rip();
         self.held.answered = 0;
-        self.held.place = usize::try_from((rip ^ rip >> 2) % DECODED as u64).unwrap_or(0);
-        let found = self.held.get();
-        if code == found.code && mode == found.mode { Ok(()) } else { self.hold_new(mode, code) }
-    }
-
-    #[cold]
-    fn hold_new(&mut self, mode: Mode, code: Code) -> Result<(), Stop> {
-        let place = &mut self.held.decoded[self.held.place % DECODED];
-        // What cannot be decoded is not remembered.
-        *place = Decoded::default();
-        *place = Decoded { insn: decode_all(mode, &code)?, mode, code };
+        self.held.place = Instruction::place(self.v.rip());
+        let found = &mut self.held.decoded[self.held.place % DECODED];
+        if code != found.code || mode != found.mode {
+            // What cannot be decoded is not remembered.
+            *found = Decoded::default();
+            *found = Decoded { insn: decode_all(mode, &code)?, mode, code };
+        }
         Ok(())
     }
 
@@ -181,7 +182,6 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         self.carry_out()
     }
 
-    #[inline(never)]
     fn carry_out(&mut self) -> Result<Option<VmExit>, BackendError> {
         let rip = self.v.rip();
         let held = &self.held;
@@ -278,24 +278,11 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Where the guest goes on after an instruction that has left it, usually this one.
-    #[inline]
     pub(super) fn after(&mut self, usual: Usual) -> Result<u64, Stop> {
-        if let Some(next) = self.v.next_rip() {
+        if let Some(next) = self.after_usual(usual) {
             return Ok(next);
         }
         let mode = mode::<P, V>(&self.v);
-        if let Some(at) = self.known_code(mode) {
-            // SAFETY: there are 16 bytes of RAM.
-            let start = unsafe { read_u32(at) };
-            if start & usual.mask == usual.bytes {
-                return Ok(self.v.rip().wrapping_add(u64::from(usual.len)));
-            }
-        }
-        self.after_any(mode, usual)
-    }
-
-    #[cold]
-    fn after_any(&mut self, mode: Mode, usual: Usual) -> Result<u64, Stop> {
         let code = self.fetch(mode)?;
         let is_usual = code.start() & usual.mask == usual.bytes;
         let there = code.len() >= usize::from(usual.len);
@@ -303,33 +290,51 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         Ok(next_rip(mode, self.v.rip(), len))
     }
 
+    /// The same, if it can be found out quickly.
+    #[inline(always)]
+    pub(super) fn after_usual(&self, usual: Usual) -> Option<u64> {
+        if let Some(next) = self.v.next_rip() {
+            return Some(next);
+        }
+        let at = self.known_code()?;
+        // SAFETY: there are 16 bytes of RAM.
+        let start = unsafe { read_u32(at) };
+        let next = self.v.rip().wrapping_add(u64::from(usual.len));
+        (start & usual.mask == usual.bytes).then_some(next)
+    }
+
     /// The instruction at RIP.
     pub(super) fn decode(&mut self, mode: Mode) -> Result<Insn, Stop> {
         decode_all(mode, &self.code(mode)?)
     }
 
-    /// The bytes at RIP, from the processor if it tells them.
-    #[inline]
+    /// The bytes at RIP.
     fn code(&mut self, mode: Mode) -> Result<Code, Stop> {
+        self.usual_code().map_or_else(|| self.fetch(mode), Ok)
+    }
+
+    /// The same, if the processor tells them or the way there is known.
+    #[inline(always)]
+    fn usual_code(&self) -> Option<Code> {
         if let Some(bytes) = self.v.instruction()
             && bytes.len() >= MAX_LEN
         {
             let mut code = Code::default();
             code.append(bytes);
-            return Ok(code);
+            return Some(code);
         }
-        match self.known_code(mode) {
-            // SAFETY: there are 16 bytes of RAM.
-            Some(at) => Ok(unsafe { Code::read(at) }),
-            None => self.fetch(mode),
-        }
+        // SAFETY: there are 16 bytes of RAM.
+        self.known_code().map(|at| unsafe { Code::read(at) })
     }
 
-    /// Where the host has 16 bytes from RIP, if the way to that page is known.
-    #[inline]
-    fn known_code(&self, mode: Mode) -> Option<*const u8> {
+    /// Where the host has 16 bytes from RIP, in 64-bit code to which the way is known.
+    #[inline(always)]
+    fn known_code(&self) -> Option<*const u8> {
         let v = &self.v;
-        if mode == Mode::Bits64 { self.pages.find(v.cr3(), v.rip(), v.cpl()) } else { None }
+        if !is_64_bit(v) {
+            return None;
+        }
+        self.pages.find(v.cr3(), v.rip(), v.cpl())
     }
 
     /// Up to 15 bytes of code from RIP, as far as they are mapped.

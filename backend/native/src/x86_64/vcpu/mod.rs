@@ -18,7 +18,7 @@ use super::cpu::{self, Cpu, Live};
 use super::cpuid::Cpuid;
 use super::msr::Msrs;
 use super::regs::Gprs;
-use super::vendor::Vendor;
+use super::vendor::{Reason, Vendor};
 use super::vm::Vm;
 use crate::{HostPhys, Platform};
 use alloc::boxed::Box;
@@ -119,29 +119,68 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
     /// Runs until the guest does something that its owner has to know.
     ///
+    /// The exits that come most often are made here and now, where the caller wants them: to hand
+    /// an exit through a few calls costs more than to find out what it is.
+    ///
     /// # Errors
     /// If the backend itself failed.
+    #[inline]
     pub fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
         if !matches!(self.pending, Pending::Nothing)
             && let Some(exit) = self.settle(entry)?
         {
             return Ok(exit);
         }
+        let cpu = self.here()?;
+        let reason = self.step(cpu);
+        match self.quick(reason) {
+            Some(exit) => Ok(exit),
+            None => self.go_on(reason, cpu),
+        }
+    }
+
+    /// Answers exits and enters again until there is one to be told. A function of its own, so that
+    /// the usual exits have the processor's registers for themselves.
+    #[inline(never)]
+    fn go_on(&mut self, reason: Reason, cpu: &'static mut Cpu) -> Result<VmExit, BackendError> {
+        let (mut reason, mut cpu) = (reason, cpu);
         loop {
-            let cpu = self.here()?;
-            if let Some(exit) = self.step(cpu)? {
-                return Ok(exit);
+            match self.handle(reason, cpu) {
+                Ok(None) => {}
+                Ok(Some(exit)) => return Ok(exit),
+                Err(error) => return Err(error),
             }
+            cpu = self.here()?;
+            reason = self.step(cpu);
         }
     }
 
     /// This CPU, ready for guests and with this vCPU's registers in it.
+    #[inline(always)]
     fn here(&mut self) -> Result<&'static mut Cpu, BackendError> {
+        let platform = self.vm.platform;
+        let cpu = match cpu::known(platform) {
+            // SAFETY: this CPU's, which nobody else uses while interrupts are off; references do
+            // not outlive one step of one vCPU.
+            Some(cpu) if unsafe { (*cpu).has(&raw const self.core.live) } => unsafe { &mut *cpu },
+            _ => self.come_here()?,
+        };
+        if let Some(deadline) = self.deadline
+            && cpu.armed != deadline
+        {
+            platform.arm_timer(Some(deadline));
+            cpu.armed = deadline;
+        }
+        Ok(cpu)
+    }
+
+    /// Makes this CPU ready, and puts the registers into it.
+    #[cold]
+    fn come_here(&mut self) -> Result<&'static mut Cpu, BackendError> {
         let platform = self.vm.platform;
         let none = || BackendError::new("this machine has no memory left for guests on this CPU");
         let cpu = cpu::this(platform).ok_or_else(none)?;
-        // SAFETY: this CPU's, which nobody else uses while interrupts are off; references do not
-        // outlive one step of one vCPU.
+        // SAFETY: as in `here`.
         let cpu = unsafe { &mut *cpu };
         if !cpu.enabled {
             cpu.enabled = V::enable(&self.vm.shared, cpu);
@@ -149,25 +188,20 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 return Err(none());
             }
         }
+        if self.core.live.is_elsewhere(cpu.number) {
+            return Err(BackendError::new(
+                "a vCPU came to another CPU without its registers: the kernel has to call \
+                 backend_native::release before it moves a thread; please report it",
+            ));
+        }
         let live = &raw mut self.core.live;
-        if !cpu.has(live) {
-            if self.core.live.is_elsewhere(cpu.number) {
-                return Err(BackendError::new(
-                    "a vCPU came to another CPU without its registers: the kernel has to call \
-                     backend_native::release before it moves a thread; please report it",
-                ));
-            }
-            // SAFETY: this CPU; the registers are in a box of this vCPU, which releases them when
-            // it is dropped, and the kernel does before the thread moves.
-            unsafe { cpu.acquire(platform, live) };
-            self.arrive(cpu);
+        // SAFETY: this CPU, enabled; the registers are in a box of this vCPU, which releases them
+        // when it is dropped, and the kernel does before the thread moves.
+        unsafe {
+            cpu.acquire(platform, live);
+            self.v.arrive(cpu);
         }
-        if let Some(deadline) = self.deadline
-            && cpu.armed != deadline
-        {
-            platform.arm_timer(Some(deadline));
-            cpu.armed = deadline;
-        }
+        self.arrive(cpu);
         Ok(cpu)
     }
 
@@ -182,14 +216,14 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         }
     }
 
-    /// Enters the guest once, and answers what is answered here.
-    fn step(&mut self, cpu: &mut Cpu) -> Result<Option<VmExit>, BackendError> {
+    /// Enters the guest once, and says why it was left.
+    #[inline(always)]
+    fn step(&mut self, cpu: &mut Cpu) -> Reason {
         self.events.before_entry(&mut self.v, || self.vm.platform.kick(cpu.number));
         // SAFETY: this CPU, enabled, interrupts are off; the rest of the registers is in it.
         unsafe { self.v.enter(cpu, &mut self.core.gprs) };
         self.events.after_exit(&mut self.v);
-        let reason = self.v.reason();
-        self.handle(reason, cpu)
+        self.v.reason()
     }
 
     /// Takes this vCPU's registers out of the CPU, if they are in this one.

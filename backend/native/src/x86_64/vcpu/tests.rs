@@ -48,7 +48,15 @@ fn rig(kind: Kind, code: &[u8]) -> Rig {
 
 impl Rig {
     fn exit(&mut self, reason: Reason) -> Option<VmExit> {
-        self.vcpu.handle(reason, &mut self.cpu).unwrap()
+        self.outcome(reason).unwrap()
+    }
+
+    /// As [`Vcpu::run`] does it.
+    fn outcome(&mut self, reason: Reason) -> Result<Option<VmExit>, BackendError> {
+        match self.vcpu.quick(reason) {
+            Some(exit) => Ok(Some(exit)),
+            None => self.vcpu.handle(reason, &mut self.cpu),
+        }
     }
 
     /// What the guest would be given at the next entry.
@@ -209,7 +217,7 @@ proptest! {
         state.rip = rip;
         state.cs.attributes = attributes;
         for reason in reasons {
-            if rig.vcpu.handle(reason, &mut rig.cpu).is_ok() {
+            if rig.outcome(reason).is_ok() {
                 let _ = rig.vcpu.settle(VmEntry::Data(answer));
             }
             let _ = rig.given();
