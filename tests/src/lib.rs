@@ -11,6 +11,7 @@
 //! | `UNIKERNELS` | folder with `NAME.hvt` |
 //! | `REDOX_VM`, `LINUX` | path of the VM manager, folder with `vmlinuz` and `initramfs.cpio`; absent: no test of whole machines |
 //! | `TEST_KERNEL` | path of `tests/kernel`, their guest |
+//! | `REDOX_HYPERVISOR_IMAGE` | the bare-metal image, for `--backend=qemu` with the QEMU on `PATH`; absent: no test of it |
 //! | `BACKEND` | what to pass with `--backend=`; absent: the tender chooses |
 
 #![deny(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod machine;
 pub mod namespace;
 pub mod network;
 pub mod processes;
+pub mod pseudoterminal;
 pub mod remote;
 pub mod running;
 pub mod scratch;

@@ -1,8 +1,9 @@
 //! A whole machine under the VM manager: a description, its serial line, its end.
 
-use crate::environment::{backend, linux, manager, skip};
+use crate::environment::{linux, manager};
 use crate::running::{Outcome, Running};
 use crate::scratch::Scratch;
+use crate::test_kernel::can_run;
 use std::io::Write;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
@@ -29,14 +30,18 @@ impl Machine {
     /// # Panics
     /// If it does not get there.
     pub fn linux(test: &str, vcpus: u32, more: &str) -> Option<Self> {
-        let Some(manager) = manager() else {
-            skip(test, "REDOX_VM names no VM manager");
-            return None;
-        };
-        if backend().as_deref() != Some("kvm") {
-            skip(test, "whole machines are tested on KVM");
+        if !can_run(test) {
             return None;
         }
+        Some(Self::linux_on("kvm", vcpus, more))
+    }
+
+    /// The same on a backend that is known to work here.
+    ///
+    /// # Panics
+    /// If it does not get to its shell, or there is no VM manager.
+    pub fn linux_on(backend: &str, vcpus: u32, more: &str) -> Self {
+        let manager = manager().expect("REDOX_VM names the VM manager");
         let folder = Scratch::new();
         let description = format!(
             "[vm]\nname = \"linux\"\nvcpus = {vcpus}\nmemory = \"256M\"\n[vm.type1]\n\
@@ -46,7 +51,7 @@ impl Machine {
         );
         let path = folder.file("linux.toml", description.as_bytes());
         let mut command = Command::new(manager);
-        command.args(["run", "-v", "--backend=kvm"]).arg(path);
+        command.args(["run", "-v"]).arg(format!("--backend={backend}")).arg(path);
         let shown = format!("{command:?}");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
@@ -54,7 +59,7 @@ impl Machine {
         let running = Running::new(child, shown);
         let mut machine = Self { running, input, prompts: 0, _folder: folder };
         machine.boot();
-        Some(machine)
+        machine
     }
 
     fn boot(&mut self) {
@@ -73,6 +78,14 @@ impl Machine {
         self.prompts += 1;
         let prompts = self.prompts;
         self.running.expect_times(PROMPT, prompts, STAGE)
+    }
+
+    /// Waits until the shell waits for the next command.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn prompted(&mut self) {
+        self.prompt();
     }
 
     /// Types a line.

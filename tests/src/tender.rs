@@ -3,6 +3,7 @@
 //! [`Tender`] collects it; [`Tender::run`] waits for the end, [`Tender::spawn`] gives a
 //! [`Running`] to talk to.
 
+use crate::pseudoterminal::Pseudoterminal;
 use crate::running::{Outcome, Running};
 use crate::{environment, limits};
 use std::ffi::{OsStr, OsString};
@@ -94,6 +95,18 @@ impl Tender {
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
         self
+    }
+
+    /// Names the unikernel.
+    pub fn kernel(mut self, kernel: &Path) -> Self {
+        self.kernel = Some(kernel.to_owned());
+        self
+    }
+
+    /// Starts it at a terminal, to be used with [`Self::spawn_without_output`].
+    pub fn at(self, terminal: &Pseudoterminal) -> Self {
+        let lend = terminal.lend();
+        self.prepare(lend)
     }
 
     /// Lets the caller change how the process is started.

@@ -2,20 +2,32 @@
 
 use crate::{Scratch, Tender, environment};
 
-/// A command line of the VM manager for a machine of 64 MiB whose kernel has this command line.
-/// Its description is in `scratch`.
+/// A command line of the VM manager for a machine of 64 MiB on KVM, whose kernel has this command
+/// line. Its description is in `scratch`.
 ///
 /// # Panics
 /// If there is no manager: see [`can_run`].
 pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
-    pinned(scratch, vcpus, "", cmdline)
+    described("kvm", scratch, vcpus, "", cmdline)
 }
 
 /// The same with a line for `[vm]`, such as `cpus = [0]`.
 ///
 /// # Panics
-/// If there is no manager: see [`can_run`].
+/// As [`machine`].
 pub fn pinned(scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tender {
+    described("kvm", scratch, vcpus, line, cmdline)
+}
+
+/// The same with one vCPU on another backend.
+///
+/// # Panics
+/// If there is no manager.
+pub fn machine_on(backend: &str, scratch: &Scratch, cmdline: &str) -> Tender {
+    described(backend, scratch, 1, "", cmdline)
+}
+
+fn described(backend: &str, scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tender {
     let kernel = environment::test_kernel();
     let description = format!(
         "[vm]\nname = \"test\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"64M\"\n\
@@ -23,7 +35,8 @@ pub fn pinned(scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tende
     );
     let path = scratch.file("vm.toml", description.as_bytes());
     let manager = environment::manager().expect("REDOX_VM names the VM manager");
-    Tender::bare().program(&manager).options(["run", "--backend=kvm"]).option(path)
+    let backend = format!("--backend={backend}");
+    Tender::bare().program(&manager).options(["run", &backend]).option(path)
 }
 
 /// Whether these tests can be run here; if not, says that `test` is skipped.

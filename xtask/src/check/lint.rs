@@ -30,7 +30,7 @@ pub fn clippy() -> Result<Tally> {
                 let folder = format!("{name}-build");
                 command.env("CARGO_TARGET_DIR", paths::target().join(folder))
             }
-            None => command.arg("--all-targets"),
+            None => command.args(["--all-targets", "--features", "system-tests/image"]),
         };
         process::run(command.args(["--", "--deny", "warnings"]))?;
     }

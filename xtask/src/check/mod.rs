@@ -66,6 +66,7 @@ pub fn run(options: &Options) -> Result<i32> {
     }
     if !options.quick {
         checks.run_setup("make a Linux guest", linux::build);
+        checks.run("redox-vm with QEMU", || suites::on_image(filter));
         checks.run("system tests, KVM in QEMU", || kvm::system(filter, options.nested));
     }
     Ok(checks.finish())

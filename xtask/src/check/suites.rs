@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::tally::Tally;
 use crate::setup::programs;
 use crate::tender::HOST_TARGET;
-use crate::{fuzz, paths, process};
+use crate::{fuzz, image, linux, paths, process, test_kernel};
 
 /// The package of whole-system tests.
 pub const SYSTEM: &str = "system-tests";
@@ -43,6 +43,20 @@ pub fn system(filter: Option<&str>) -> Result<Tally> {
     if paths::manager().exists() {
         command.env("REDOX_VM", paths::manager());
     }
+    tally(&mut command, filter)
+}
+
+/// The tests of `--backend=qemu`: our image, in QEMU on this machine.
+pub fn on_image(filter: Option<&str>) -> Result<Tally> {
+    let mut command = process::cargo();
+    command.args(["test", "--package", SYSTEM, "--features", "image", "--test", "on_image"]);
+    // Each is a machine that takes all it can get.
+    command.env("RUST_TEST_THREADS", "1");
+    command.env("PATH", linux::path_with_qemu()?);
+    command.env("REDOX_HVT", paths::tender()).env("UNIKERNELS", paths::unikernels());
+    command.env("REDOX_VM", paths::manager()).env("LINUX", linux::folder());
+    command.env("TEST_KERNEL", test_kernel::build()?);
+    command.env("REDOX_HYPERVISOR_IMAGE", image::build()?);
     tally(&mut command, filter)
 }
 

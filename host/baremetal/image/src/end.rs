@@ -25,9 +25,21 @@ pub fn exit(good: bool) -> ! {
 /// QEMU's `-debugcon`. On other machines nothing is there.
 const DEBUG_CONSOLE: u16 = 0xe9;
 
-/// Tells whoever runs this in an emulator a guest's status: a line `status N`.
-pub fn tell_status(status: i32) {
-    for byte in alloc::format!("status {status}\n").bytes() {
+/// What whoever runs this in an emulator is told of a guest's end: a line for each.
+pub enum Told<'a> {
+    /// `status N`.
+    Status(i32),
+    /// `failure TEXT`: it ended otherwise than by its own wish.
+    Failure(&'a str),
+}
+
+/// Tells it.
+pub fn tell(what: &Told<'_>) {
+    let line = match what {
+        Told::Status(status) => alloc::format!("status {status}\n"),
+        Told::Failure(text) => alloc::format!("failure {text}\n"),
+    };
+    for byte in line.bytes() {
         // SAFETY: no device of a PC is at this port.
         unsafe { outb(DEBUG_CONSOLE, byte) };
     }

@@ -5,6 +5,7 @@
 //! terminal. The guest's status comes back through QEMU's debug console (port 0xe9), as the image
 //! writes it there.
 
+mod child;
 mod devices;
 mod handed;
 mod programs;
@@ -12,12 +13,12 @@ mod programs;
 use crate::bundle::Archive;
 use crate::description::Description;
 use crate::run::Options;
+use child::Ended;
 use devices::Devices;
 use handed::Handed;
 use hypervisor::config::{ModeSpecificConfig, VmConfig};
 use redox_hvt::tell;
 use rustix::termios::isatty;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
@@ -60,8 +61,13 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     if verbose {
         tell::warn("backend: qemu (our bare-metal image in an emulated processor)");
     }
-    let ended = wait(&mut command)?;
-    told(&ended, &status.contents())
+    match child::run(&mut command)? {
+        Ended::Itself(ended) => told(&ended, &status.contents()),
+        Ended::BySignal(signal) => {
+            tell::warn(format_args!("Exiting on signal {signal}"));
+            Ok(1)
+        }
+    }
 }
 
 /// The image's command line: this VM alone, with the whole terminal, and its end is the end. A
@@ -98,27 +104,17 @@ fn console(command: &mut Command) {
     command.args(["-serial", "chardev:console"]);
 }
 
-fn wait(command: &mut Command) -> Result<ExitStatus, String> {
-    // SAFETY: the child only makes one system call, which involves no memory.
-    #[allow(unsafe_code)]
-    unsafe {
-        // It shall not go on without us, whatever ends us.
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
-    command.status().map_err(|e| format!("cannot start QEMU: {e}"))
-}
-
 /// The guest's status, by what the image has written and how QEMU has ended.
 fn told(ended: &ExitStatus, written: &str) -> Result<i32, String> {
-    let status = written.lines().rev().find_map(|line| line.strip_prefix("status "));
+    let last = |word: &str| written.lines().rev().find_map(|line| line.strip_prefix(word));
+    let status = last("status ");
     match (status.and_then(|number| number.trim().parse().ok()), ended.code()) {
         (Some(status), _) => Ok(status),
         // QEMU was left by its keys.
         (None, Some(0 | GOOD)) => Ok(0),
-        (None, Some(BAD)) => Err("the guest did not end well; -v tells more".to_owned()),
+        (None, Some(BAD)) => {
+            Err(last("failure ").unwrap_or("the guest did not end well; -v tells more").to_owned())
+        }
         (None, _) => Err(format!("QEMU ended with {ended}")),
     }
 }
@@ -135,6 +131,7 @@ mod tests {
         assert_eq!(told(&ended(GOOD), ""), Ok(0));
         assert_eq!(told(&ended(0), "noise\n"), Ok(0));
         assert!(told(&ended(BAD), "").is_err());
+        assert_eq!(told(&ended(BAD), "failure of some sort\n"), Err("of some sort".to_owned()));
         assert!(told(&ended(1), "status x\n").is_err());
     }
 }

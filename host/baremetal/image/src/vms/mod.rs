@@ -10,6 +10,7 @@ mod type1;
 pub use files::Files;
 
 use crate::cpu::local;
+use crate::end::{self, Told};
 use crate::log::{info, warning};
 use crate::scheduled::Scheduled;
 use crate::{memory, smp, terminal, thread};
@@ -188,13 +189,17 @@ impl Machines {
     fn run(self: Arc<Self>, vm: VmId, mut vcpu: Box<dyn Vcpu>) {
         let (ending, good) = match vcpu.run() {
             Ok(VcpuExit::Exit { status, .. }) => {
-                crate::end::tell_status(status);
+                end::tell(&Told::Status(status));
                 (format!("exit status {status}"), status == 0)
             }
             Ok(VcpuExit::Interrupted) => ("stopped".into(), true),
             Ok(VcpuExit::Fault(line)) => (line.to_string(), false),
             Err(error) => (error.to_string(), false),
         };
+        // A status that is not 0 has been told as such.
+        if !good {
+            end::tell(&Told::Failure(&ending));
+        }
         self.ended(vm, Some(vcpu), ending, good);
     }
 

@@ -1,0 +1,105 @@
+//! `--backend=qemu`: our bare-metal image in an emulated processor, with this machine's disks,
+//! networks and terminal, and the guest's status.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use system_tests::pseudoterminal::Pseudoterminal;
+use system_tests::stream::Stream;
+use system_tests::{Machine, Scratch, Tender, test_kernel};
+
+/// An emulated machine starts slowly.
+const LIMIT: Duration = Duration::from_secs(120);
+const QEMU: &str = "qemu";
+
+#[test]
+fn linux_has_its_disk_and_its_network() {
+    let folder = Scratch::new();
+    let disk = folder.zeroes("disk.img", 1 << 20);
+    let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let out = here.local_addr().unwrap().port();
+    let back = free_port();
+    let more = format!(
+        "[[vm.type1.disks]]\npath = {disk:?}\n\
+         [[vm.type1.nets]]\ninterface = \"user,tcp=127.0.0.1/{back}:80\"\n"
+    );
+    let mut linux = Machine::linux_on(QEMU, 1, &more);
+    assert_eq!(linux.shell("cat /sys/block/vda/size"), "2048");
+    linux.shell("echo written in the guest > /dev/vda; sync");
+    linux.shell("ifconfig eth0 10.0.2.15 up; mkdir /tmp/www; echo from the guest > /tmp/www/a");
+
+    linux.type_line(&format!("echo to the host | nc 10.0.2.2 {out}"));
+    let mut told = String::new();
+    here.accept().unwrap().0.read_to_string(&mut told).unwrap();
+    assert_eq!(told, "to the host\n");
+    linux.prompted();
+
+    linux.shell("httpd -h /tmp/www");
+    let mut page = TcpStream::connect((Ipv4Addr::LOCALHOST, back)).unwrap();
+    page.set_read_timeout(Some(LIMIT)).unwrap();
+    page.write_all(b"GET /a HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("from the guest\n"), "{answer}");
+
+    linux.type_line("exit");
+    let run = linux.wait();
+    assert_eq!(run.status, Some(0), "{run:#?}");
+    assert!(fs::read(disk).unwrap().starts_with(b"written in the guest\n"));
+}
+
+#[test]
+fn a_unikernels_words_and_status_come_back() {
+    let hello = system_tests::unikernel("hello");
+    let run = on_image(&hello).args(["Hello_Solo5"]).spawn().finish_within(LIMIT);
+    assert_eq!(run.status, Some(0), "{run:#?}");
+    assert!(run.stdout.contains("Hello"), "{run:#?}");
+    let hostile = system_tests::unikernel("hostile");
+    let run = on_image(&hostile).args(["hypercall-9"]).spawn().finish_within(LIMIT);
+    run.assert_ends(1, "Invalid guest port access: port=0x509");
+}
+
+#[test]
+fn a_signal_ends_the_machine() {
+    let scratch = Scratch::new();
+    let mut machine = test_kernel::machine_on(QEMU, &scratch, "do=spin").spawn();
+    machine.expect_times("spin", 1, LIMIT);
+    machine.signal(libc::SIGTERM);
+    let group = machine.pid();
+    machine.finish_within(LIMIT).assert_ends(1, "Exiting on signal 15");
+    assert!(system_tests::processes::alive_in_group(group).is_empty(), "QEMU is still there");
+}
+
+#[test]
+fn the_keys_leave_and_the_terminal_is_as_before() {
+    let scratch = Scratch::new();
+    let mut terminal = Pseudoterminal::open().unwrap();
+    let modes = terminal.modes().unwrap();
+    let machine = test_kernel::machine_on(QEMU, &scratch, "do=spin");
+    let machine = machine.at(&terminal).spawn_without_output();
+    let printed = Stream::read(terminal.person.try_clone().unwrap());
+    wait_for(&printed, "spin");
+    assert_ne!(terminal.modes().unwrap(), modes, "the terminal is not raw");
+    terminal.person.write_all(b"\x01x").unwrap();
+    assert_eq!(machine.finish_within(LIMIT).status, Some(0), "{}", printed.now());
+    assert_eq!(terminal.modes().unwrap(), modes);
+}
+
+fn on_image(kernel: &std::path::Path) -> Tender {
+    Tender::bare().options([format!("--backend={QEMU}")]).mem(64).kernel(kernel)
+}
+
+fn wait_for(printed: &Stream, text: &str) {
+    let start = Instant::now();
+    while !printed.wait_for(text).contains(text) {
+        assert!(start.elapsed() < LIMIT, "no `{text}' in {}", printed.now());
+    }
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
