@@ -8,6 +8,11 @@
 //! ([`mem`], [`heap`]), threads ([`thread`]), processes ([`process`]), signals ([`signal`]) and
 //! system calls ([`calls`]).
 //!
+//! There are crates for this purpose (eyra and c-scape on top of origin); they need a nightly
+//! compiler, call themselves experimental, and their last releases do not build with the rustix
+//! of today. musl's C library does without CPUID, but rustc's build of it is no part of a
+//! compiler that Debian or rustup installs by default.
+//!
 //! Nothing of the C library may be linked beside it, whose state nobody would have set up.
 //! `redox-hvt`'s build script sees to that: a function that is missing here is an error of the
 //! linker, which names it. Add it here, or build without the feature `static-runtime`.
