@@ -90,7 +90,7 @@ const fn row(index: u32, value: u64, write: Write) -> Row {
 }
 
 /// Registers with a fixed value.
-const TABLE: [Row; 34] = [
+const TABLE: [Row; 33] = [
     row(0x17, 0, Write::Refuse),                     // PLATFORM_ID
     row(0x2a, 0, Write::Ignore),                     // EBL_CR_POWERON
     row(0x34, 0, Write::Refuse),                     // SMI_COUNT
@@ -103,7 +103,6 @@ const TABLE: [Row; 34] = [
     row(0x198, 0, Write::Ignore),                    // PERF_STATUS
     row(0x199, 0, Write::Ignore),                    // PERF_CTL
     row(0x19a, 0, Write::Ignore),                    // CLOCK_MODULATION
-    row(0x1a0, 1, Write::Ignore),                    // MISC_ENABLE: fast strings
     row(0x1db, 0, Write::Refuse),                    // LASTBRANCHFROMIP
     row(0x1dc, 0, Write::Refuse),                    // LASTBRANCHTOIP
     row(0x1dd, 0, Write::Refuse),                    // LASTINTFROMIP
@@ -130,13 +129,26 @@ const TABLE: [Row; 34] = [
 const APIC_BASE: u32 = 0x1b;
 const TSC_DEADLINE: u32 = 0x6e0;
 
+/// IA32_MISC_ENABLE (Intel SDM vol. 4 table 2-2). What is written is kept and changes nothing.
+const MISC_ENABLE: u32 = 0x1a0;
+/// Fast strings; no branch trace, no precise event sampling.
+const MISC_ENABLE_RESET: u64 = 1 | MISC_ENABLE_FIXED;
+/// Bits 11 and 12, "not there", can only be read; so can bit 7, performance monitoring, which is 0.
+const MISC_ENABLE_FIXED: u64 = 1 << 11 | 1 << 12;
+/// Fast strings, thermal control, SpeedStep, MONITOR, CPUID's limit, xTPR messages, no XD.
+const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 34;
+
 /// The registers of one vCPU that are kept here.
 #[derive(Debug, Clone)]
-pub struct Msrs(Mtrrs);
+pub struct Msrs {
+    mtrrs: Mtrrs,
+    misc_enable: u64,
+}
 
 impl Default for Msrs {
     fn default() -> Self {
-        Self(Mtrrs { variable: [0; 16], fixed: [0; 11], default: 0 })
+        let mtrrs = Mtrrs { variable: [0; 16], fixed: [0; 11], default: 0 };
+        Self { mtrrs, misc_enable: MISC_ENABLE_RESET }
     }
 }
 
@@ -146,8 +158,11 @@ impl Msrs {
     /// # Errors
     /// If the guest is to get a general protection fault.
     pub fn read(&self, index: u32) -> Result<u64, Refused> {
+        if index == MISC_ENABLE {
+            return Ok(self.misc_enable);
+        }
         let row = TABLE.iter().find(|row| row.index == index);
-        row.map(|row| row.value).or_else(|| self.0.get(index)).ok_or(Refused)
+        row.map(|row| row.value).or_else(|| self.mtrrs.get(index)).ok_or(Refused)
     }
 
     /// Writes a register that needs no local APIC.
@@ -155,11 +170,15 @@ impl Msrs {
     /// # Errors
     /// As [`Msrs::read`].
     pub fn write(&mut self, index: u32, value: u64) -> Result<(), Refused> {
+        if index == MISC_ENABLE {
+            self.misc_enable = value & MISC_ENABLE_BITS | MISC_ENABLE_FIXED;
+            return Ok(());
+        }
         match TABLE.iter().find(|row| row.index == index).map(|row| row.write) {
             Some(Write::Ignore) => Ok(()),
             Some(Write::Zero) if value == 0 => Ok(()),
             Some(_) => Err(Refused),
-            None => self.0.set(index, value).unwrap_or(Err(Refused)),
+            None => self.mtrrs.set(index, value).unwrap_or(Err(Refused)),
         }
     }
 }
@@ -231,6 +250,18 @@ mod tests {
             [(0x200, 2), (0x200, 1 << 52), (0x201, 0x400), (0x2ff, 0x1006), (0x250, 7), (0xfe, 0)];
         for (index, value) in bad {
             assert_eq!(msrs.write(index, value), Err(Refused), "{index:#x}");
+        }
+    }
+
+    #[test]
+    fn misc_enable_is_kept_but_for_what_only_can_be_read() {
+        let mut msrs = Msrs::default();
+        assert_eq!(msrs.read(0x1a0), Ok(0x1801));
+        for (written, read) in
+            [(0x4_00c5_0009, 0x4_00c5_1809), (0, 0x1800), (1 << 63 | 0x80, 0x1800)]
+        {
+            assert_eq!(msrs.write(0x1a0, written), Ok(()));
+            assert_eq!(msrs.read(0x1a0), Ok(read));
         }
     }
 
