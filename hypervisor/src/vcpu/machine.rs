@@ -134,6 +134,12 @@ pub trait MachineVcpu: BackendVcpu {
     /// Sets what CR8 reads: the mode's local APIC has got a new task priority.
     fn set_task_priority(&mut self, priority: u8);
 
+    /// Whether the local APIC is on, where the mode emulates it: CPUID says so (x86: leaf 1, EDX bit
+    /// 9), as far as the table has it. It is on from the beginning and after a reset.
+    fn show_local_apic(&mut self, on: bool) {
+        let _ = on;
+    }
+
     /// The next run ends ([`super::VmExit::Interrupted`]) when the guest sets CR8 to less than
     /// this (1 to 15), because an interrupt waits for that; `None`: no matter what it sets. `false`
     /// if the backend cannot: the mode then looks from time to time.

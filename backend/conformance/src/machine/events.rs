@@ -6,13 +6,14 @@ use crate::{Case, Host, Outcome, code};
 use hypervisor::vcpu::machine::{Event, MachineBackend, MachineVcpu};
 use hypervisor::vcpu::{BackendVcpu, VcpuState, VmEntry, VmExit, X86State};
 
-pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 11] {
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 12] {
     [
         ("an interrupt is not lost behind an exception", interrupt_and_exception),
         ("two vCPUs share their memory", super::registers::two_vcpus),
         ("instructions of the host's do not exist", super::registers::no_instructions),
         ("an interrupt comes when the guest lets it", interrupts),
         ("the shadow of STI is kept", shadow),
+        ("a single step ends a halt", stepped_halt),
         ("exceptions are given with their codes", exceptions),
         ("an NMI is taken once at a time", nmis),
         ("an NMI waits behind an interrupt", nmi_and_interrupt),
@@ -76,6 +77,30 @@ fn shadow<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     pc.vcpu.inject(INTERRUPT);
     let go = pc.takes(0x31, 0)?;
     pc.expect_after(go, VmExit::Halt)
+}
+
+code!(steps_over_halt:
+    "mov edx, 0x500",
+    "pushfq",
+    "or dword ptr [rsp], 0x100",
+    "popfq",
+    "hlt",
+    "pushfq",
+    "and dword ptr [rsp], 0xfffffeff",
+    "popfq",
+    "mov eax, 5", "out dx, eax",
+    "hlt",
+);
+
+fn stepped_halt<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let mut pc = Pc::new(backend, steps_over_halt())?;
+    let mut go = VmEntry::Continue;
+    // After the halt, PUSHF, AND, and the POPF that ends it.
+    for _ in 0..4 {
+        go = pc.takes_after(go, 1, 0)?;
+    }
+    pc.expect_after(go, out(0x500, 4, 5))?;
+    pc.expect(VmExit::Halt)
 }
 
 fn exceptions<B: MachineBackend>(backend: &Host<B>) -> Outcome {

@@ -169,7 +169,12 @@ const LEGACY: u32 = 512 + 64;
 pub(crate) struct Cpuid {
     /// Sorted by leaf and subleaf; a leaf without subleaves has none of its rows with one.
     rows: Vec<CpuidEntry>,
+    /// The local APIC is turned off.
+    no_apic: bool,
 }
+
+/// The local APIC, in EDX of leaf 1 and of 8000_0001h.
+const APIC: u32 = 1 << 9;
 
 const OSXSAVE: u32 = 1 << 27;
 const OSPKE: u32 = 1 << 4;
@@ -182,7 +187,7 @@ impl Cpuid {
         let mut rows = table.to_vec();
         rows.sort_by_key(|row| (row.leaf, row.subleaf));
         rows.dedup_by_key(|row| (row.leaf, row.subleaf));
-        Self { rows }
+        Self { rows, no_apic: false }
     }
 
     /// A row as it is in the table; zeros where there is none.
@@ -198,6 +203,9 @@ impl Cpuid {
     /// What CPUID says to a guest with these registers.
     pub fn answer(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> [u32; 4] {
         let mut found = self.find(leaf, subleaf);
+        if self.no_apic && matches!(leaf, 1 | 0x8000_0001) {
+            found[3] &= !APIC;
+        }
         match (leaf, subleaf) {
             (1, _) => set(&mut found[2], OSXSAVE, cr4 & CR4_OSXSAVE != 0),
             (7, 0) => set(&mut found[2], OSPKE, cr4 & CR4_PKE != 0),
@@ -206,6 +214,11 @@ impl Cpuid {
             _ => {}
         }
         found
+    }
+
+    /// Whether the local APIC is told of.
+    pub fn show_local_apic(&mut self, on: bool) {
+        self.no_apic = !on;
     }
 
     /// The components that the table names: what XCR0 may have.
@@ -288,6 +301,17 @@ mod tests {
         assert_eq!(sizes(7), (832, 832));
         assert_eq!(sizes(0x207), (2696, 840));
         assert_eq!(sizes(0x203), (2696, 584));
+    }
+
+    #[test]
+    fn a_local_apic_that_is_off_is_not_told_of() {
+        let row = |leaf| CpuidEntry { leaf, subleaf: None, registers: [u32::MAX; 4] };
+        let mut cpuid = Cpuid::new(&[row(1), row(7), row(0x8000_0001)]);
+        let told = |cpuid: &Cpuid| [1, 7, 0x8000_0001].map(|leaf| cpuid.answer(leaf, 0, 0, 0)[3]);
+        cpuid.show_local_apic(false);
+        assert_eq!(told(&cpuid), [!APIC, u32::MAX, !APIC]);
+        cpuid.show_local_apic(true);
+        assert_eq!(told(&cpuid), [u32::MAX; 3]);
     }
 
     #[test]

@@ -194,6 +194,11 @@ impl<P: Platform> MachineVcpu for NativeVcpu<P> {
         vcpu.set_task_priority(priority);
     }
 
+    fn show_local_apic(&mut self, on: bool) {
+        let VcpuOf::Svm(vcpu) = &mut self.0;
+        vcpu.show_local_apic(on);
+    }
+
     fn set_deadline(&mut self, monotonic_ns: Option<u64>) {
         let VcpuOf::Svm(vcpu) = &mut self.0;
         vcpu.set_deadline(monotonic_ns);

@@ -139,6 +139,10 @@ impl<C: MachineVcpu> MachineVcpu for ScheduledVcpu<C> {
         self.inner.set_task_priority(priority);
     }
 
+    fn show_local_apic(&mut self, on: bool) {
+        self.inner.show_local_apic(on);
+    }
+
     fn set_deadline(&mut self, monotonic_ns: Option<u64>) {
         self.inner.set_deadline(monotonic_ns);
     }

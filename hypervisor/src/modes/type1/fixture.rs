@@ -133,6 +133,7 @@ pub struct Cpu {
 struct Flags {
     interruptible: AtomicBool,
     cr8: AtomicU64,
+    apic_hidden: AtomicBool,
 }
 
 /// The vCPU is gone.
@@ -167,6 +168,11 @@ impl Cpu {
     /// Sets CR8.
     pub fn cr8(&mut self, priority: u8) {
         self.flags.cr8.store(priority.into(), Ordering::SeqCst);
+    }
+
+    /// Whether CPUID tells of the local APIC.
+    pub fn sees_apic(&self) -> bool {
+        !self.flags.apic_hidden.load(Ordering::SeqCst)
     }
 
     pub fn out(&mut self, port: u16, value: u8) {
@@ -452,6 +458,10 @@ impl MachineVcpu for ScriptedVcpu {
 
     fn set_task_priority(&mut self, priority: u8) {
         self.guest.flags.cr8.store(u64::from(priority >> 4), Ordering::SeqCst);
+    }
+
+    fn show_local_apic(&mut self, on: bool) {
+        self.guest.flags.apic_hidden.store(!on, Ordering::SeqCst);
     }
 
     fn set_deadline(&mut self, monotonic_ns: Option<u64>) {

@@ -126,7 +126,8 @@ const TABLE: [Row; 33] = [
     row(0xc001_102a, 0, Write::Ignore), // BU_CFG2
 ];
 
-const APIC_BASE: u32 = 0x1b;
+/// IA32_APIC_BASE.
+pub const APIC_BASE: u32 = 0x1b;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// IA32_MISC_ENABLE (Intel SDM vol. 4 table 2-2). What is written is kept and changes nothing.

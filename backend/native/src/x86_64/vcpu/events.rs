@@ -90,6 +90,13 @@ impl Events {
         self.next.is_some()
     }
 
+    /// Whether what waits ends a halt at once.
+    pub fn end_halt<P: Platform, V: Vendor<P>>(&self, v: &V) -> bool {
+        self.next.is_some()
+            || self.nmi && !self.nmi_masked
+            || self.held.is_some() && takes_interrupts(v)
+    }
+
     /// Puts the next event into the vCPU. `exit_at_once` makes the coming run end after it.
     #[inline(always)]
     pub fn before_entry<P: Platform, V: Vendor<P>>(

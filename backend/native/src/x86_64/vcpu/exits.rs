@@ -32,17 +32,18 @@ const XSETBV: Usual = Usual::three(0x0f, 0x01, 0xd1);
 /// CR4 that every guest may set: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT.
 const CR4_ALWAYS: u64 = 0x7ff;
 const CR4_PCIDE: u64 = 1 << 17;
+const CR4_OSXSAVE: u64 = 1 << 18;
 /// CR4 that changes translations.
 const CR4_TRANSLATION: u64 = 1 << 4 | CR4_PAE | 1 << 7 | CR4_PCIDE | 3 << 20;
 /// CR4 bits with their features: leaf, register, bit.
 const CR4_FEATURES: [(u64, u32, usize, u32); 7] = [
-    (1 << 11, 7, 2, 2),    // UMIP
-    (1 << 16, 7, 1, 0),    // FSGSBASE
-    (CR4_PCIDE, 1, 2, 17), // PCID
-    (1 << 18, 1, 2, 26),   // OSXSAVE
-    (1 << 20, 7, 1, 7),    // SMEP
-    (1 << 21, 7, 1, 20),   // SMAP
-    (1 << 22, 7, 2, 3),    // PKU
+    (1 << 11, 7, 2, 2),      // UMIP
+    (1 << 16, 7, 1, 0),      // FSGSBASE
+    (CR4_PCIDE, 1, 2, 17),   // PCID
+    (CR4_OSXSAVE, 1, 2, 26), // OSXSAVE
+    (1 << 20, 7, 1, 7),      // SMEP
+    (1 << 21, 7, 1, 20),     // SMAP
+    (1 << 22, 7, 2, 3),      // PKU
 ];
 
 /// The bits that a guest with this CPUID may set in CR4.
@@ -128,7 +129,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             Reason::WriteMsr => self.write_msr(cpu),
             Reason::ReadMsr => self.read_msr(),
             Reason::Memory { gpa, access, walk } => self.memory(gpa, access, walk),
-            Reason::Halt => self.skip(HLT, Some(VmExit::Halt)),
+            Reason::Halt => self.halt(),
             Reason::Cpuid => self.cpuid(),
             Reason::Hypercall => self.any_hypercall(),
             Reason::Window => {
@@ -179,6 +180,13 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             }
             Err(stop) => self.lost(stop),
         }
+    }
+
+    /// A halt is not told where something that ends it is already on its way: its owner would wait
+    /// for what can be given only after that.
+    fn halt(&mut self) -> Outcome {
+        let exit = self.skip(HLT, Some(VmExit::Halt))?;
+        Ok(exit.filter(|_| !self.events.end_halt(&self.v)))
     }
 
     /// The instruction that has left the guest is not there any more: another vCPU has changed
@@ -393,6 +401,11 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         const SSE: u64 = 2;
         const AVX: u64 = 4;
         const AVX512: u64 = 0xe0;
+        // The processor asks for this before it leaves the guest; QEMU's does not.
+        if self.v.cr4() & CR4_OSXSAVE == 0 {
+            self.raise(Injection::UD);
+            return Ok(None);
+        }
         let value = self.core.gprs.edx_eax();
         let allowed = self.cpuid.components() & self.vm.platform.xcr0();
         let complete = value & X87 != 0

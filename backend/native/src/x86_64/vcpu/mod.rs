@@ -106,6 +106,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         self.core.live.reset();
         self.pending = Pending::Nothing;
         self.events = Events::default();
+        self.cpuid.show_local_apic(true);
         self.v.reset(state);
         let gprs = &mut self.core.gprs;
         *gprs = Gprs::default();
@@ -258,6 +259,11 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Sets what CR8 reads.
     pub fn set_task_priority(&mut self, priority: u8) {
         self.v.set_task_priority(priority >> 4);
+    }
+
+    /// Whether CPUID tells of a local APIC, if there is one.
+    pub fn show_local_apic(&mut self, on: bool) {
+        self.cpuid.show_local_apic(on);
     }
 
     /// Whether the guest would take a maskable interrupt at its next instruction.

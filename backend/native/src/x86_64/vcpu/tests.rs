@@ -132,9 +132,40 @@ fn a_trap_flag_is_kept_for_instructions_that_are_finished_here() {
     let mut rig = rig(Kind::Machine, &[0xf4]);
     rig.vcpu.v.state.rflags |= 1 << 8;
     rig.vcpu.v.shadow = true;
-    assert_eq!(rig.exit(Reason::Halt), Some(VmExit::Halt));
+    assert_eq!(rig.exit(Reason::Halt), None, "the trap ends the halt");
     assert_eq!(rig.given(), Some(Injection::DB));
     assert!(!rig.vcpu.v.shadow && rig.vcpu.v.dr6 & 1 << 14 != 0);
+}
+
+#[test]
+fn a_halt_is_not_told_before_what_ends_it() {
+    use hypervisor::vcpu::machine::Event;
+    let mut rig = rig(Kind::Machine, &[0xf4]);
+    let at_halt = |rig: &mut Rig| {
+        rig.vcpu.v.state.rip = CODE;
+        rig.exit(Reason::Halt)
+    };
+    assert_eq!(at_halt(&mut rig), Some(VmExit::Halt));
+    // An NMI that has to wait for the end of STI's shadow, which is the halt itself.
+    rig.vcpu.v.shadow = true;
+    rig.vcpu.inject(Event::Nmi);
+    assert_eq!(rig.given(), None);
+    assert_eq!(at_halt(&mut rig), None);
+    assert_eq!(rig.given(), Some(Injection::NMI));
+    assert_eq!(rig.vcpu.v.state.rflags & 1 << 8, 0);
+    // In its handler a second one ends nothing.
+    rig.vcpu.inject(Event::Nmi);
+    assert_eq!(at_halt(&mut rig), Some(VmExit::Halt));
+}
+
+#[test]
+fn xsetbv_does_not_exist_before_osxsave() {
+    let mut rig = rig(Kind::Machine, &[0x0f, 0x01, 0xd1]);
+    assert_eq!(rig.exit(Reason::WriteXcr), None);
+    assert_eq!(rig.given(), Some(Injection::UD));
+    rig.vcpu.v.state.cr4 = 1 << 18;
+    assert_eq!(rig.exit(Reason::WriteXcr), None);
+    assert_eq!(rig.given(), Some(Injection::GP), "this machine has no components");
 }
 
 #[test]

@@ -102,6 +102,13 @@ impl<V: MachineVm> Processor<V> {
         self.vcpu.set_task_priority(apic.task_priority());
     }
 
+    /// CPUID follows IA32_APIC_BASE (Intel SDM vol. 3 §11.4.3).
+    fn show_local_apic(&mut self) {
+        if let Some(apic) = &self.apic {
+            self.vcpu.show_local_apic(apic.is_on());
+        }
+    }
+
     fn read_msr(&mut self, index: u32) -> Result<u64, Refused> {
         self.sync();
         if let Some(apic) = &mut self.apic {
@@ -122,6 +129,9 @@ impl<V: MachineVm> Processor<V> {
             let now = now(&self.machine, &self.vcpu);
             if let Some(answer) = msr::write_apic(apic, index, value, &now) {
                 self.after_apic(answer?);
+                if index == msr::APIC_BASE {
+                    self.show_local_apic();
+                }
                 return Ok(());
             }
             if let Some(answer) = self.write_paravirt(index, value) {

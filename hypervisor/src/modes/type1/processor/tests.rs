@@ -201,6 +201,17 @@ fn x2apic_and_memory_types_by_msr() {
     });
 }
 
+#[test]
+fn cpuid_follows_the_local_apic() {
+    run(1, |_, cpu| {
+        for (base, seen) in [(0xfee0_0100, false), (0xfee0_0900, true), (0xfee0_0d00, true)] {
+            assert!(cpu.wrmsr(0x1b, base));
+            assert_eq!(cpu.sees_apic(), seen, "{base:#x}");
+        }
+        cpu.off();
+    });
+}
+
 /// Every processor sends to every other as fast as it can and counts what it gets: each interrupt
 /// is sent when the one before has been taken, so none may be lost.
 #[test]
