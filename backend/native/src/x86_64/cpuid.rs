@@ -108,6 +108,7 @@ const OFFERS: [Offer; 22] = [
     Offer { leaf: XSTATE, subleaf: Some(0), mask: [0; 4] },
 ];
 
+const TSC_ADJUST: u32 = 1 << 1;
 const PKU: u32 = 1 << 3;
 const LINEAR_48: u32 = 48 << 8;
 
@@ -125,6 +126,8 @@ pub(crate) fn supported(host: impl Fn(u32, u32) -> [u32; 4], xcr0: u64) -> Vec<C
             1 if xcr0 == 0 => registers[2] &= !bits(&[12, 26, 28, 29]),
             7 if *subleaf == Some(0) => {
                 registers[0] = registers[0].min(1);
+                // Kept here, whether or not the processor has it.
+                registers[1] |= TSC_ADJUST;
                 if xcr0 & (1 << 9) == 0 {
                     registers[2] &= !PKU;
                 }
@@ -285,6 +288,11 @@ mod tests {
         assert_eq!(without.find(1, 0)[2] & 1 << 26, 0);
         assert_eq!((without.components(), without.find(XSTATE, 0)), (0, [0; 4]));
         assert_ne!(Cpuid::new(&supported(host, 0x207)).find(7, 0)[2] & PKU, 0);
+    }
+
+    #[test]
+    fn tsc_adjust_is_offered_by_processors_without_it() {
+        assert_eq!(Cpuid::new(&supported(|_, _| [0; 4], 0)).find(7, 0)[1], TSC_ADJUST);
     }
 
     #[test]
