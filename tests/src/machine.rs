@@ -58,19 +58,18 @@ impl Machine {
         let input = child.stdin.take().expect("it is a pipe");
         let running = Running::new(child, shown);
         let mut machine = Self { running, input, prompts: 0, _folder: folder };
-        machine.boot();
+        machine.boot(1);
         machine
     }
 
-    fn boot(&mut self) {
-        self.stages(1);
-        self.prompt();
-    }
-
-    fn stages(&mut self, boots: usize) {
+    /// Waits for the shell of so many boots. From then on the kernel's console has only its last
+    /// words: anything else may stand between a command and what it prints.
+    fn boot(&mut self, times: usize) {
         for stage in STAGES {
-            self.running.expect_times(stage, boots, STAGE);
+            self.running.expect_times(stage, times, STAGE);
         }
+        self.prompt();
+        self.shell("dmesg -n 1");
     }
 
     /// Waits for one more prompt; gives all that was printed.
@@ -113,8 +112,7 @@ impl Machine {
     /// # Panics
     /// If it does not come.
     pub fn boots_again(&mut self) {
-        self.stages(2);
-        self.prompt();
+        self.boot(2);
     }
 
     /// Sends the manager a signal.

@@ -18,8 +18,8 @@ pub struct Options {
     /// RAM in MiB
     #[arg(long, default_value_t = 2048)]
     memory: u32,
-    /// CPUs
-    #[arg(long, default_value_t = 2)]
+    /// CPUs; the command runs on all but the first, unless it is the only one
+    #[arg(long, default_value_t = 3)]
     cpus: u32,
     /// End the machine after so many seconds
     #[arg(long, default_value_t = 900)]

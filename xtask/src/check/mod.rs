@@ -24,9 +24,6 @@ pub struct Options {
     /// Leave out what takes minutes: bare-metal builds, fuzzing, sanitizers and the tests inside QEMU
     #[arg(long)]
     quick: bool,
-    /// Try whole machines on KVM too, in an emulated machine that may die of them
-    #[arg(long)]
-    nested: bool,
     /// Run only tests whose name contains this, and no other check
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
@@ -67,7 +64,7 @@ pub fn run(options: &Options) -> Result<i32> {
     if !options.quick {
         checks.run_setup("make a Linux guest", linux::build);
         checks.run("redox-vm with QEMU", || suites::on_image(filter));
-        checks.run("system tests, KVM in QEMU", || kvm::system(filter, options.nested));
+        checks.run("system tests, KVM in QEMU", || kvm::system(filter));
     }
     Ok(checks.finish())
 }

@@ -16,7 +16,7 @@ mount -t tmpfs run /run
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 cd /root
-sh /script </dev/null >/dev/ttyS1 2>&1
+@PIN@ sh /script </dev/null >/dev/ttyS1 2>&1
 status=$?
 # Opening and closing it waits until all of it is out.
 stty -F /dev/ttyS1 >/dev/null
