@@ -17,6 +17,8 @@ fn type1_vcpus_run_where_they_are_pinned() {
         let expected = match &*name {
             "vCPU 0" => last.to_string(),
             "vCPU 1" => first.to_string(),
+            // The kernel's own, made by whichever vCPU runs first.
+            name if name.starts_with("kvm-") => continue,
             _ => own.clone(),
         };
         assert_eq!(cpus, expected, "{name}");
