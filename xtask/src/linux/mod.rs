@@ -1,5 +1,7 @@
 //! The guest of `examples/linux.toml`: Debian's kernel, and an initial RAM disk of busybox.
 
+pub mod disc;
+
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
