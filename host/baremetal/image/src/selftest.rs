@@ -2,8 +2,10 @@
 //! line and says whether all went well; the image then leaves the machine with that status.
 
 use crate::log::info;
+use crate::memory::stack::Stack;
 use crate::platform::Machine;
 use crate::{memory, thread, time};
+use alloc::boxed::Box;
 use alloc::string::String;
 use backend_conformance::Host;
 use backend_native::{Frame, GuestRam, Native, Platform};
@@ -15,8 +17,9 @@ type Part = fn(&Machine) -> bool;
 
 /// Runs every part.
 pub fn run() -> bool {
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("frames", frames),
+        ("addresses", addresses),
         ("guest RAM", guest_ram),
         ("sleep", sleep),
         ("threads", threads),
@@ -49,6 +52,21 @@ fn frames(machine: &Machine) -> bool {
             machine.free(b, order);
         }
         good
+    })
+}
+
+/// Devices find what lies on a stack or in the heap: its physical address leads back to it.
+fn addresses(_: &Machine) -> bool {
+    let Some(stack) = Stack::new(0) else { return false };
+    let mut boxed = Box::new(0u64);
+    let heap = (&raw mut *boxed).expose_provenance();
+    [stack.top() - 8, heap].into_iter().all(|at| {
+        let to = core::ptr::with_exposed_provenance_mut::<u64>(at);
+        // SAFETY: the last word of a stack that nobody runs on; the box's word.
+        unsafe { to.write_volatile(!0x5245_444f) };
+        let found = memory::space::physical(at as u64).map(memory::window);
+        // SAFETY: RAM is in the window, or the test has failed.
+        found.is_some_and(|word| unsafe { word.cast::<u64>().read_volatile() } == !0x5245_444f)
     })
 }
 

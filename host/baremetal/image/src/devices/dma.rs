@@ -34,8 +34,9 @@ unsafe impl Hal for Dma {
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
         // Heap, frames and stacks are contiguous: each lies within a frame, or within frames that
-        // follow each other.
-        let at = buffer.cast::<u8>().as_ptr().addr() as u64;
+        // follow each other. The device changes what is there: the compiler has to know that the
+        // address leaves the program, or takes a buffer of a function's own for unchanged.
+        let at = buffer.cast::<u8>().as_ptr().expose_provenance() as u64;
         space::physical(at).unwrap_or_else(|| panic!("a device's buffer is not mapped"))
     }
 

@@ -21,6 +21,8 @@ use host_baremetal::frames::PAGE;
 use host_baremetal::paging::{NoMemory, PageTables, Rights, Size, Tables};
 use hypervisor::sync::Mutex;
 
+/// The window ends where stacks begin.
+const WINDOW_SIZE: u64 = 1 << 45;
 /// Where device registers go.
 const DEVICES: u64 = 0xffff_b000_0000_0000;
 
@@ -199,7 +201,7 @@ pub fn root() -> u32 {
 
 /// The physical address behind one of the image's own.
 pub fn physical(at: u64) -> Option<u64> {
-    if let Some(inside) = at.checked_sub(WINDOW as u64).filter(|inside| *inside < 1 << 46) {
+    if let Some(inside) = at.checked_sub(WINDOW as u64).filter(|inside| *inside < WINDOW_SIZE) {
         return Some(inside);
     }
     let space = SPACE.lock();
