@@ -9,12 +9,15 @@ use anyhow::{Context, Result, ensure};
 use super::image::{Test, boot_all, expect};
 use super::tally::Tally;
 use crate::image::{self, GOOD, PROMPT, Start, Trial, bundle};
+use crate::setup::firmware::Firmware;
 use crate::{linux, paths, test_kernel, unikernel};
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 8] = [
     ("Linux has one processor", |image| linux_shell(image, 1)),
     ("Linux has four processors on two", |image| linux_shell(image, 4)),
     ("Linux and three unikernels run side by side", side_by_side),
+    ("a disc's Linux is started by GRUB and SeaBIOS", |image| disc(image, Firmware::SeaBios)),
+    ("a disc's Linux is started by GRUB and OVMF", |image| disc(image, Firmware::Ovmf)),
     ("a hostile machine harms nobody else", hostile),
     ("a hostile machine of three processors harms nobody else", hostile_processors),
     ("machines that never give way are stopped, and others have their share", endless),
@@ -121,6 +124,47 @@ fn side_by_side(image: &Path) -> Result<()> {
     let typed = [(SHELL, "echo $(nproc) processors"), (SHELL, "poweroff -f")];
     let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
     expect(&boot, Some(GOOD), &["\n2 processors\n", "(one): exit status 0", "(two): exit status 0"])
+}
+
+/// Firmware starts GRUB from a disk of the machine, which the guest has whole and may only read;
+/// GRUB starts Linux, which finds the disk too.
+fn disc(image: &Path, firmware: Firmware) -> Result<()> {
+    let disc = paths::work("image")?.join("linux.iso");
+    linux::disc::make(&disc)?;
+    let file = firmware.file()?;
+    let name = file.file_name().context("firmware without a name")?.to_string_lossy();
+    let text = format!(
+        "[vm]\nname = \"disc\"\nmode = \"type1\"\nmemory = \"256M\"\n\
+         [vm.type1]\nfirmware = \"{name}\"\n\
+         [[vm.type1.disks]]\npath = \"disk0\"\nread_only = true\n"
+    );
+    let module = module(&format!("disc-{name}"), &[("disc", text)], std::slice::from_ref(&file))?;
+    let devices = [
+        "-drive".into(),
+        format!("if=none,id=disc,format=raw,readonly=on,file={}", disc.display()),
+        "-device".into(),
+        "virtio-blk-pci,drive=disc".into(),
+    ];
+    let complaints = format!("echo $(dmesg | grep -cE '{COMPLAINTS}') complaints");
+    let typed = [
+        (SHELL, "dd if=/dev/vda bs=2048 skip=16 count=1 2>/dev/null | grep -c CD001"),
+        (SHELL, "echo $(wc -c </dev/vda) bytes are read"),
+        (SHELL, "sync /dev/vda && echo all is written"),
+        (SHELL, complaints.as_str()),
+        (SHELL, "poweroff -f"),
+    ];
+    let start = Start::Kernel { image, words: "attach=disc exit", module: Some(&module) };
+    let boot = Trial { start, cpus: 2, devices: &devices, typed: &typed }.boot()?;
+    let read = format!("\n{} bytes are read\n", fs::metadata(&disc)?.len());
+    let parts = [
+        "GRUB loads Linux",
+        "\n1\n",
+        &read,
+        "\nall is written\n",
+        "\n0 complaints\n",
+        "Power down",
+    ];
+    expect(&boot, Some(GOOD), &parts)
 }
 
 /// Runs test kernels beside one whose every beat must be good.

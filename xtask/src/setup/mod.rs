@@ -4,6 +4,7 @@
 
 pub mod apt;
 pub mod boot_disc;
+pub mod firmware;
 pub mod kernel;
 pub mod programs;
 pub mod rust_src;
