@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,18 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).stdin(Stdio::null());
     command
+}
+
+/// Lets a command end when this program does, however that happens.
+#[allow(unsafe_code)]
+pub fn tie(command: &mut Command) -> &mut Command {
+    // SAFETY: the child makes one system call, which touches no memory.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    }
 }
 
 /// Runs a command whose output the person sees; a failure is an error.

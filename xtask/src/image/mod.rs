@@ -81,7 +81,8 @@ pub fn run(options: &Options) -> Result<i32> {
     }
     command.args(options.qemu.iter().flat_map(|text| text.split_whitespace()));
     command.args(["-serial", "mon:stdio"]);
-    let status = command.stdin(Stdio::inherit()).status().context("cannot start QEMU")?;
+    let qemu = process::tie(command.stdin(Stdio::inherit()));
+    let status = qemu.status().context("cannot start QEMU")?;
     Ok(i32::from(status.code() != Some(GOOD)))
 }
 
