@@ -72,7 +72,7 @@ fn exit(action: &Action, ram: &Ram) -> VmExit {
         Action::Port { port, size, write } => VmExit::Io { port, size, write },
         Action::Mmio { gpa, size, write } => VmExit::Mmio { gpa: Gpa(word(gpa)), size, write },
         Action::Halt => VmExit::Halt,
-        Action::Shutdown(rip) => VmExit::Shutdown { rip: Gva(word(rip)) },
+        Action::Shutdown(rip) => VmExit::Shutdown { rip: Some(Gva(word(rip))) },
         Action::Fault(rip, address) => VmExit::MemoryFault {
             rip: Gva(word(rip)),
             address: address.map(|address| Gpa(word(address))),

@@ -84,8 +84,8 @@ pub enum VmExit {
     Halt,
     /// The guest cannot go on: a triple fault, or the architecture's like.
     Shutdown {
-        /// Where it was.
-        rip: Gva,
+        /// Where it was; `None` where the processor forgets it.
+        rip: Option<Gva>,
     },
     /// The guest touched its memory in a way that the memory's permissions forbid.
     MemoryFault {

@@ -126,6 +126,6 @@ fn a_fault_is_a_signal_that_can_be_looked_at() {
     let Some((running, gdb)) = start(test, "hostile", &["triple-fault"]) else { return };
     let run = gdb.then(&["continue", "info registers rip", "continue"]).run();
     assert_order(&run, &["received signal SIGSEGV", "rip  ", "terminated with signal SIGSEGV"]);
-    assert!(run.output().contains("triple fault: rip="), "{run:#?}");
-    running.finish().assert_ends(1, "triple fault: rip=");
+    assert!(run.output().contains("triple fault: "), "{run:#?}");
+    running.finish().assert_ends(1, "triple fault: ");
 }

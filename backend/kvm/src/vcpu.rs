@@ -80,7 +80,7 @@ impl KvmVcpu {
             }
             Reason::Halt => Ok(Stop::Exit(VmExit::Halt)),
             Reason::Debug(what) => Ok(Stop::Debug(what)),
-            Reason::Shutdown => Ok(Stop::Exit(VmExit::Shutdown { rip: self.rip()? })),
+            Reason::Shutdown => Ok(Stop::Exit(VmExit::Shutdown { rip: self.place_of_shutdown()? })),
             other => Err(unexpected(&other, self.rip().unwrap_or(Gva(0)))),
         }
     }
@@ -132,6 +132,12 @@ impl KvmVcpu {
             Errno::HWPOISON => Err(BackendError::new(BROKEN_MEMORY)),
             _ => Err(refused("KVM_RUN")(error)),
         }
+    }
+
+    /// `None` where KVM has reset the vCPU, as it does on AMD, whose VMCB is undefined then.
+    fn place_of_shutdown(&self) -> Result<Option<Gva>, BackendError> {
+        let regs = self.fd.get_regs().map_err(refused("KVM_GET_REGS"))?;
+        Ok((!arch::is_reset(&regs)).then_some(Gva(regs.rip)))
     }
 
     pub(crate) fn rip(&self) -> Result<Gva, BackendError> {

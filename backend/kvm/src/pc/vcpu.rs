@@ -150,7 +150,7 @@ impl KvmPcVcpu {
             }
             Reason::EndOfInterrupt { vector } => VmExit::EndOfInterrupt { vector },
             Reason::Halt => VmExit::Halt,
-            Reason::Shutdown => VmExit::Shutdown { rip: self.rip() },
+            Reason::Shutdown => VmExit::Shutdown { rip: Some(self.rip()) },
             other => return Err(crate::vcpu::unexpected(&other, self.rip())),
         })
     }

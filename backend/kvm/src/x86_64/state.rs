@@ -102,6 +102,12 @@ fn set_regs(vcpu: &VcpuFd, state: &X86State) -> Result<(), BackendError> {
     vcpu.set_regs(&regs).map_err(refused("KVM_SET_REGS"))
 }
 
+/// Whether these registers are what INIT leaves (AMD APM vol. 2 §14.1.3). No unikernel gets there
+/// by itself: it has neither code at this address nor a way to it with these flags.
+pub(crate) fn is_reset(regs: &kvm_regs) -> bool {
+    regs.rip == 0xfff0 && regs.rflags == 2 && regs.rsp == 0
+}
+
 /// Gives the vCPU an exception at its next entry.
 pub(crate) fn queue_exception(
     vcpu: &VcpuFd,
@@ -181,6 +187,14 @@ mod tests {
         let kvm = segment(&Segment { attributes: 0xd93, ..code });
         assert_eq!((kvm.avl, kvm.l, kvm.db, kvm.g), (1, 0, 1, 1));
         assert_eq!(segment(&Segment::default()).unusable, 1);
+    }
+
+    #[test]
+    fn a_guest_that_ran_has_not_the_registers_of_a_reset() {
+        let reset = kvm_regs { rip: 0xfff0, rflags: 2, rdx: 0xa20f12, ..Default::default() };
+        assert!(is_reset(&reset));
+        assert!(!is_reset(&kvm_regs { rip: 0x10_0000, ..reset }));
+        assert!(!is_reset(&kvm_regs { rsp: 0x20_0000, ..reset }));
     }
 
     #[test]

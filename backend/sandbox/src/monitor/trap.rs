@@ -58,7 +58,7 @@ impl Monitor {
 
     fn raise(&mut self, vector: Vector, regs: &mut Regs) {
         if deliver(vector, &mut self.cpu, regs, &self.memory) == Err(TripleFault) {
-            self.answer(VmExit::Shutdown { rip: Gva(regs.rip) });
+            self.answer(VmExit::Shutdown { rip: Some(Gva(regs.rip)) });
         }
     }
 

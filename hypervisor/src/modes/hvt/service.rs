@@ -11,7 +11,7 @@ use super::ring::Ring;
 use super::solo5_abi::{HYPERCALL_PIO_BASE, Hypercall, RING_KICK_PIO};
 use super::stats::Stats;
 use crate::host::{BlockStore, Clock, Console, NetPort, WaitSet};
-use crate::memory::{Gpa, GuestMemory};
+use crate::memory::{Gpa, GuestMemory, Gva};
 use crate::vcpu::{Answer, Ending, ExitHandler, VmEntry, VmExit, line};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -182,7 +182,7 @@ impl ExitHandler for Service {
             VmExit::Halt => fault(format_args!(
                 "the guest executed hlt and would sleep for ever: a unikernel has no interrupts"
             )),
-            VmExit::Shutdown { rip } => fault(format_args!("triple fault: rip={rip:#x}")),
+            VmExit::Shutdown { rip } => triple_fault(rip),
             VmExit::MemoryFault { rip, address: None } => {
                 fault(format_args!("host/guest translation fault: rip={rip:#x}"))
             }
@@ -197,6 +197,16 @@ impl ExitHandler for Service {
 
 fn bad_port(port: u16) -> Answer {
     fault(format_args!("Invalid guest port access: port={port:#x}"))
+}
+
+/// What it is, as people who meet one have nothing else to go by.
+fn triple_fault(rip: Option<Gva>) -> Answer {
+    const WHAT: &str = "an exception that no handler could take: see the guest's IDT, stacks and \
+                        page tables";
+    match rip {
+        Some(rip) => fault(format_args!("triple fault: rip={rip:#x}: {WHAT}")),
+        None => fault(format_args!("triple fault: {WHAT}; this host cannot tell where")),
+    }
 }
 
 fn fault(text: core::fmt::Arguments<'_>) -> Answer {

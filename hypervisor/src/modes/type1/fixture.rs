@@ -217,7 +217,7 @@ impl Cpu {
     }
 
     pub fn triple_fault(&mut self) {
-        self.go(Did::Exit(VmExit::Shutdown { rip: crate::memory::Gva(0) }));
+        self.go(Did::Exit(VmExit::Shutdown { rip: None }));
     }
 
     /// Computes until something comes; gives the events that have come since.

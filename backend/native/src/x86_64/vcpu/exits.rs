@@ -168,7 +168,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     fn shutdown(&self) -> VmExit {
-        VmExit::Shutdown { rip: Gva(self.v.rip()) }
+        VmExit::Shutdown { rip: Some(Gva(self.v.rip())) }
     }
 
     /// Lets the guest go on after its instruction, which is usually this one.
