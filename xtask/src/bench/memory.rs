@@ -9,9 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -29,10 +27,8 @@ const GUEST_MEMORY: [&str; 2] = ["guest-memory", "/dev/zero (deleted)"];
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long a guest is looked at after its first line, when nothing more is to happen.
-const SETTLE: Duration = Duration::from_millis(300);
-/// No guest takes longer to print a line.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// No guest takes longer; they sleep for five seconds at most.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// KiB of resident memory of one process, now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -116,51 +112,36 @@ fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(numbers).collect()
 }
 
-/// Tells when the guest has printed its first line.
-fn first_line(child: &mut Child) -> Result<Receiver<()>> {
-    let output = child.stdout.take().context("no pipe")?;
-    let (tell, told) = channel();
-    std::thread::spawn(move || {
-        // The rest is read too, so that the guest never waits for us.
-        for _ in BufReader::new(output).lines() {
-            let _ = tell.send(());
-        }
-    });
-    Ok(told)
-}
-
-/// Looks at a guest until it has printed something and some time has passed.
+/// Looks at a tender until it ends.
 fn watch(child: &mut Child) -> Result<Peaks> {
-    let printed = first_line(child)?;
     let start = Instant::now();
     let mut peaks = Peaks::new();
-    let mut ready = None;
-    while ready.is_none_or(|at: Instant| at.elapsed() < SETTLE) {
-        ensure!(start.elapsed() < PATIENCE, "its guest printed nothing in {PATIENCE:?}");
-        ensure!(child.try_wait()?.is_none(), "it ended before it could be measured");
+    while child.try_wait()?.is_none() {
+        ensure!(start.elapsed() < PATIENCE, "its guest has not ended after {PATIENCE:?}");
         look(child.id(), &mut peaks);
-        if ready.is_none() && printed.try_recv().is_ok() {
-            ready = Some(Instant::now());
-        }
         std::thread::sleep(PAUSE);
     }
+    ensure!(child.wait()?.success(), "its guest failed");
+    ensure!(!peaks.is_empty(), "it ended before it could be looked at");
     Ok(peaks)
 }
 
 /// Peaks of a contender's processes; `None` where it has no such guest.
 fn peaks(contender: &Contender, guests: &Guests) -> Result<Option<Peaks>> {
-    // A guest that lasts for some seconds, asleep.
+    // A guest that lasts for a while, asleep.
     let (guest, arguments): (_, &[&str]) =
-        if guests.same_for_all() { ("time", &[]) } else { ("clock", &["sleep", "3000"]) };
+        if guests.same_for_all() { ("time", &[]) } else { ("clock", &["sleep", "1000"]) };
     let Some(mut command) = contender.command(guests, guest, &["--mem=16"], arguments) else {
         return Ok(None);
     };
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().context("cannot start it")?;
     let peaks = watch(&mut child);
-    // It may have ended by itself.
-    let _ = child.kill();
-    child.wait()?;
+    if peaks.is_err() {
+        // It may have ended by itself.
+        let _ = child.kill();
+        child.wait()?;
+    }
     peaks.map(Some)
 }
 
