@@ -23,8 +23,8 @@ pub enum Event {
         /// Vector.
         vector: u8,
     },
-    /// A non-maskable interrupt. It stays pending in the vCPU until the guest can take it; a
-    /// second one meanwhile is the same.
+    /// A non-maskable interrupt. It stays pending in the vCPU until the guest can take it. Two may
+    /// wait, because a vCPU that ran would have taken one at once; while one is served, one may.
     Nmi,
     /// An exception.
     Exception {

@@ -125,8 +125,12 @@ fn nmis<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     let go = pc.takes_after(go, 2, 0)?;
     pc.expect_after(go, out(0x500, 4, 3))?;
     pc.expect(out(0x500, 4, 4))?;
-    pc.vcpu.inject(Event::Nmi);
+    // Of three that come before one is taken, two are.
+    for _ in 0..3 {
+        pc.vcpu.inject(Event::Nmi);
+    }
     let go = pc.takes(2, 0)?;
+    let go = pc.takes_after(go, 2, 0)?;
     pc.expect_after(go, VmExit::Halt)
 }
 

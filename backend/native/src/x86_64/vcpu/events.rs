@@ -20,7 +20,8 @@ pub(super) struct Events {
     next: Option<Injection>,
     /// An interrupt that an exception went before.
     held: Option<Injection>,
-    nmi: bool,
+    /// NMIs that wait: two at most, and one while one is served.
+    nmis: u8,
     nmi_masked: bool,
     /// The trap flag is set for one instruction, until an NMI can go in; the guest had it so.
     stepping: Option<bool>,
@@ -44,7 +45,10 @@ impl Events {
                     error_code: None,
                 });
             }
-            Event::Nmi => self.nmi = true,
+            Event::Nmi => {
+                let most = if self.nmi_masked { 1 } else { 2 };
+                self.nmis = (self.nmis + 1).min(most);
+            }
             Event::Exception { vector, error_code } => {
                 self.raise(Injection { vector, kind: Kind::Exception, error_code });
             }
@@ -93,7 +97,7 @@ impl Events {
     /// Whether what waits ends a halt at once.
     pub fn end_halt<P: Platform, V: Vendor<P>>(&self, v: &V) -> bool {
         self.next.is_some()
-            || self.nmi && !self.nmi_masked
+            || self.nmis > 0 && !self.nmi_masked
             || self.held.is_some() && takes_interrupts(v)
     }
 
@@ -107,7 +111,7 @@ impl Events {
         if self.held.is_some() {
             self.prepare_held(v);
         }
-        if self.nmi {
+        if self.nmis > 0 {
             self.prepare_nmi(v, exit_at_once);
         }
         if let Some(event) = self.next {
@@ -140,7 +144,7 @@ impl Events {
         } else if v.shadow() || self.stepping.is_some() {
             self.step_once(v);
         } else {
-            self.nmi = false;
+            self.nmis = self.nmis.saturating_sub(1);
             self.nmi_masked = true;
             v.set_nmi_end(true);
             self.next = Some(Injection::NMI);
@@ -163,7 +167,7 @@ impl Events {
             if interrupted == Some(Injection::NMI) {
                 // It has not come: it is as before.
                 self.next = None;
-                self.nmi = true;
+                self.nmis = (self.nmis + 1).min(2);
                 self.nmi_masked = false;
             }
         }
@@ -173,7 +177,7 @@ impl Events {
     pub fn nmi_end<P: Platform, V: Vendor<P>>(&mut self, v: &mut V) {
         v.set_nmi_end(false);
         self.nmi_masked = false;
-        if self.nmi {
+        if self.nmis > 0 {
             self.step_once(v);
         }
     }

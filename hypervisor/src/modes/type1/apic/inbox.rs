@@ -33,6 +33,8 @@ bitflags::bitflags! {
         const LOOK = 16;
         /// Wake up from a halt, now or the next one (a lock has been released).
         const UNHALT = 32;
+        /// Another non-maskable interrupt: a processor that runs would have taken one of the two.
+        const NMI_AGAIN = 64;
     }
 }
 
@@ -105,6 +107,9 @@ impl Inbox {
         }
         let before = self.requests.fetch_or(request.bits(), SeqCst);
         self.notify(before);
+        if request.bits() & before & Requests::NMI.bits() != 0 {
+            self.ask(Requests::NMI_AGAIN);
+        }
     }
 
     /// Asks for a start-up. The first one counts.
@@ -140,6 +145,11 @@ impl Inbox {
         let word = self.requests.swap(0, SeqCst);
         let [_, vector, ..] = word.to_le_bytes();
         (Requests::from_bits_truncate(word), vector)
+    }
+
+    /// How many non-maskable interrupts these requests are.
+    pub fn nmis(requests: Requests) -> u32 {
+        (requests & (Requests::NMI | Requests::NMI_AGAIN)).bits().count_ones()
     }
 
     /// Owner: takes the posted vectors: those that have arrived, and which of them are

@@ -249,7 +249,7 @@ impl<V: MachineVm> Processor<V> {
         if requests.contains(Requests::STARTUP) {
             self.start_up(startup)?;
         }
-        if requests.contains(Requests::NMI) {
+        for _ in 0..Inbox::nmis(requests) {
             self.raise_nmi();
         }
         Ok(())

@@ -198,6 +198,7 @@ fn run(
 struct Seen {
     requests: u32,
     startup: u8,
+    nmis: u32,
     posted: Vectors,
 }
 
@@ -207,6 +208,7 @@ fn owner(inbox: &Inbox, scheduler: &Scheduler, wanted: Wanted) {
     loop {
         let (requests, startup) = inbox.take();
         seen.requests |= requests.bits();
+        seen.nmis += Inbox::nmis(requests);
         if requests.contains(Requests::STARTUP) {
             seen.startup = startup;
         }
@@ -253,6 +255,16 @@ fn no_order_loses_one_of_two_requests() {
     let orders = explore(owner, &[nmi, look], |seen| {
         let both = (Requests::NMI | Requests::LOOK).bits();
         seen.requests & both == both
+    });
+    assert!(orders > 100, "{orders}");
+}
+
+#[test]
+fn no_order_loses_one_of_two_nmis() {
+    let nmi: Sender = |inbox| inbox.ask(Requests::NMI);
+    let orders = explore(owner, &[nmi, nmi], |seen| {
+        assert!(seen.nmis <= 2);
+        seen.nmis == 2
     });
     assert!(orders > 100, "{orders}");
 }
