@@ -16,6 +16,19 @@ pub enum ModeKind {
 }
 
 impl ModeKind {
+    /// The name of one of its guests' hypercalls, if it answers that.
+    pub fn call_name(self, number: u64) -> Option<&'static str> {
+        use crate::modes::{hvt::solo5_abi::Hypercall, type1::paravirt};
+        match self {
+            Self::Hvt => {
+                let call = u16::try_from(number).ok().and_then(Hypercall::from_number);
+                call.map(Hypercall::name)
+            }
+            Self::Type1 => paravirt::call_name(number),
+            Self::VirtIO => None,
+        }
+    }
+
     /// Every mode, in the order of the proposal.
     pub const ALL: [Self; 3] = [Self::Type1, Self::VirtIO, Self::Hvt];
 

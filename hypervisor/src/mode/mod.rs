@@ -11,10 +11,12 @@
 mod error;
 mod front;
 mod kind;
+mod lend;
 
 pub use error::ModeError;
 pub use front::{Hypervisor, Reason, Resolved};
 pub use kind::{ModeKind, UnknownMode};
+pub use lend::LendError;
 
 use crate::config::{VcpuConfig, VmConfig};
 use crate::host::Clock;

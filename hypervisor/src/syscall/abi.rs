@@ -143,7 +143,7 @@ impl From<&VmInfo> for RawVmInfo {
             num_vcpus: snapshot.vcpus,
             memory_size: snapshot.memory,
             ran_ns: snapshot.ran_ns,
-            exits: snapshot.exits,
+            exits: snapshot.exits.total(),
             name: text(&info.name),
         }
     }

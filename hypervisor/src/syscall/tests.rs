@@ -9,8 +9,8 @@ use crate::config::{
 use crate::host::{Blob, Clock, HostError};
 use crate::mode::{Hypervisor, ModeKind, VcpuExit, VmInfo};
 use crate::sync::Mutex;
-use crate::vcpu::line;
-use crate::vm::{Limits, Snapshot, State};
+use crate::vcpu::{VmExit, line};
+use crate::vm::{Exits, Limits, Snapshot, State};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -58,6 +58,8 @@ impl Calls for Notes {
         Ok(())
     }
     fn vm_info(&self, id: VmId) -> Result<VmInfo, CallError> {
+        let mut exits = Exits::default();
+        (0..6).for_each(|_| exits.count(&VmExit::Halt));
         let snapshot = Snapshot {
             state: State::Running,
             memory: 4096,
@@ -66,7 +68,7 @@ impl Calls for Notes {
             started_ns: Some(2),
             stopped_ns: None,
             ran_ns: 5,
-            exits: 6,
+            exits,
         };
         Ok(VmInfo { id, mode: ModeKind::Hvt, name: "é".repeat(40), snapshot })
     }

@@ -2,7 +2,7 @@
 //! tender's.
 
 use host_linux::confine::Rule;
-use hypervisor::vm::Snapshot;
+use hypervisor::vm::{Cause, Exits, Snapshot};
 use redox_hvt::tell;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -38,11 +38,12 @@ impl StatsFile {
     pub fn write(mut self, backend: &str, of: &Snapshot, start_ns: u64, boot_ns: u64) {
         let now = host_linux::clock::monotonic_ns();
         let text = format!(
-            "{{\"backend\":\"{backend}\",\"vcpus\":{},\"memory\":{},\"exits\":{},\"boot_ns\":{},\
+            "{{\"backend\":\"{backend}\",\"vcpus\":{},\"memory\":{},\"exits\":{},\"exits_by_cause\":{{{}}},\"boot_ns\":{},\
              \"run_ns\":{}}}\n",
             of.vcpus,
             of.memory,
-            of.exits,
+            of.exits.total(),
+            causes(&of.exits),
             boot_ns.saturating_sub(start_ns),
             now.saturating_sub(start_ns),
         );
@@ -56,4 +57,10 @@ impl StatsFile {
         // Closing it takes system calls that nothing else needs.
         std::mem::forget(self);
     }
+}
+
+/// Members of a JSON object.
+fn causes(exits: &Exits) -> String {
+    let member = |cause: Cause| format!("\"{}\":{}", cause.name(), exits.of(cause));
+    Cause::ALL.map(member).join(",")
 }

@@ -151,7 +151,8 @@ fn pinned(image: &Path) -> Result<()> {
     let typed = ["list", "stats", "stats", "poweroff"].map(|line| (PROMPT, line));
     let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
     let refused = "none.toml: `cpus` names CPU 2, which is not there: this machine has 0 to 1\n";
-    expect(&boot, Some(0), &[refused, "1 vCPU on 1  "])?;
+    let counted = "hypercalls: puts ";
+    expect(&boot, Some(0), &[refused, "1 vCPU on 1  ", "hypercall ", "interrupt ", counted])?;
     let seen = boot.text.matches("vCPU 0: CPU 1").count();
     ensure!(seen == 6, "{seen} of 6 times a guest was on its CPU:\n{}", boot.text);
     Ok(())

@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use host_baremetal::console::command::{self, Command};
 use host_baremetal::console::editor::Event;
 use hypervisor::config::Bytes;
+use hypervisor::mode::ModeKind;
+use hypervisor::vm::{Cause, Exits};
 
 macro_rules! say {
     ($($text:tt)*) => { say(format_args!($($text)*)) };
@@ -131,8 +133,9 @@ fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
             line.info.id.get(),
             line.info.name,
             (snapshot.ran_ns + present) / 1_000_000,
-            snapshot.exits
+            snapshot.exits.total()
         );
+        tell_exits(line.info.mode, &snapshot.exits);
         for (vcpu, cpu) in machines.places(line.info.id) {
             say!("{:24}vCPU {vcpu}: CPU {cpu}", "");
         }
@@ -146,6 +149,26 @@ fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// What a VM's exits were for, and which hypercalls there were, the rest of them without names.
+fn tell_exits(mode: ModeKind, exits: &Exits) {
+    let causes = Cause::ALL.iter().map(|cause| (cause.name(), exits.of(*cause)));
+    let causes: Vec<_> = causes.filter(|(_, count)| *count > 0).collect();
+    for line in causes.chunks(5) {
+        tell_counts("", line);
+    }
+    let name = |number| mode.call_name(number).unwrap_or("others");
+    let calls: Vec<_> = exits.calls().map(|(number, count)| (name(number), count)).collect();
+    for line in calls.chunks(5) {
+        tell_counts("hypercalls: ", line);
+    }
+}
+
+fn tell_counts(lead: &str, counts: &[(&str, u64)]) {
+    let counts: Vec<_> =
+        counts.iter().map(|(name, count)| alloc::format!("{name} {count}")).collect();
+    say!("{:24}{lead}{}", "", counts.join(", "));
 }
 
 fn modes(machines: &Machines) {

@@ -120,6 +120,11 @@ pub fn begin_lines() {
     terminal.show_prompt();
 }
 
+/// Reads no more lines.
+pub fn end_lines() {
+    TERMINAL.lock().prompt = false;
+}
+
 /// Takes a typed byte.
 pub fn typed(byte: u8) -> Typed {
     let mut terminal = TERMINAL.lock();

@@ -26,8 +26,8 @@ use crate::config::{ManifestSource, VcpuConfig, VmConfig};
 use crate::host::Blob;
 use crate::memory::GuestSlice;
 use crate::mode::{
-    HypervisorMode, MemoryRegion, ModeCapabilities, ModeConfig, ModeError, ModeKind, Vcpu, VcpuId,
-    VmInfo,
+    HypervisorMode, LendError, MemoryRegion, ModeCapabilities, ModeConfig, ModeError, ModeKind,
+    Vcpu, VcpuId, VmInfo,
 };
 use crate::sync::Mutex;
 use crate::vcpu::Backend;
@@ -78,9 +78,9 @@ impl<B: Backend, H: HvtHost> Hvt<B, H> {
         if let ManifestSource::Path(path) = &hvt.manifest {
             image.manifest = self.manifest(path)?;
         }
-        let mut session = self.lent.host.session(id, &config.name).map_err(HvtError::Session)?;
+        let mut session = self.lent.host.session(id, &config.name).map_err(LendError::Session)?;
         let devices = attach::attach(&hvt.resources, &mut image.manifest, &mut *session)?;
-        let lent = session.lend().map_err(HvtError::Session)?;
+        let lent = session.lend().map_err(LendError::Session)?;
         let control = Arc::new(Control::new(lent.kick));
         let with_ring =
             hvt.net_ring && image.manifest.has_net() && self.lent.backend.capabilities().doorbells;
@@ -99,8 +99,8 @@ impl<B: Backend, H: HvtHost> Hvt<B, H> {
     }
 
     fn open(&self, path: &str) -> Result<Box<dyn Blob>, HvtError> {
-        let named = |error| HvtError::Resource { what: "image", name: path.into(), error };
-        self.lent.host.open(path).map_err(named)
+        let named = |error| LendError::Resource { what: "image", name: path.into(), error };
+        Ok(self.lent.host.open(path).map_err(named)?)
     }
 
     /// A manifest in a file of its own, in binary form, as it would be in the image's note.
@@ -109,7 +109,7 @@ impl<B: Backend, H: HvtHost> Hvt<B, H> {
         // One byte more than the longest, so that what is too long is not cut to fit.
         let length = usize::try_from(blob.len()).unwrap_or(usize::MAX).min(MAX_BYTES + 1);
         let mut bytes = vec![0; length];
-        let named = |error| HvtError::Resource { what: "manifest", name: path.into(), error };
+        let named = |error| LendError::Resource { what: "manifest", name: path.into(), error };
         let found = blob.read_at(0, GuestSlice::from_host(&mut bytes)).map_err(named)?;
         bytes.truncate(found);
         Manifest::parse(&bytes).map_err(|error| HvtError::Manifest { path: path.into(), error })

@@ -88,6 +88,16 @@ mod call {
     pub const INVALID: u64 = (-22i64).cast_unsigned();
 }
 
+/// The name of a hypercall that is answered (Linux, "KVM hypercalls").
+pub const fn call_name(number: u64) -> Option<&'static str> {
+    match number {
+        call::VAPIC_POLL_IRQ => Some("vapic_poll_irq"),
+        call::KICK_CPU => Some("kick_cpu"),
+        call::SEND_IPI => Some("send_ipi"),
+        _ => None,
+    }
+}
+
 /// `pvclock_vcpu_time_info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]

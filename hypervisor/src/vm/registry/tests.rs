@@ -1,7 +1,8 @@
 //! Lives of VMs, alone, at the limits, and from several threads.
 
 use super::*;
-use crate::vm::{Limits, Usage};
+use crate::vcpu::VmExit;
+use crate::vm::{Exits, Limits, Usage};
 use alloc::string::ToString;
 use core::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
@@ -41,7 +42,9 @@ fn a_life_with_its_accounts() {
     let vm = vms.get(id).unwrap();
     assert_eq!((vm.state(), vm.inner, vm.name()), (State::Created, id.get(), "test"));
     vms.start(id).unwrap();
-    vm.accounts.add_exits(3);
+    let mut exits = Exits::default();
+    (0..3).for_each(|_| exits.count(&VmExit::Halt));
+    vm.accounts.add(&exits);
     vms.stop(id).unwrap();
     vms.start(id).unwrap();
     vms.stop(id).unwrap();
@@ -53,7 +56,7 @@ fn a_life_with_its_accounts() {
         started_ns: Some(30),
         stopped_ns: Some(40),
         ran_ns: 20,
-        exits: 3,
+        exits,
     };
     assert_eq!(vm.snapshot(), expected);
     assert_eq!(ledger.usage(), Usage { vms: 1, memory: 4096, vcpus: 2 });

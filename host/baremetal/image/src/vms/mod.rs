@@ -204,6 +204,11 @@ impl Machines {
     }
 
     fn ended(&self, vm: VmId, vcpu: Option<Box<dyn Vcpu>>, ending: String, good: bool) {
+        let running = self.entries.lock().values().map(|entry| entry.running).sum::<u32>();
+        if running <= 1 && self.idle.lock().is_some() {
+            // The machine is left: nobody is asked for another command.
+            terminal::end_lines();
+        }
         terminal::finish_guest(vm.get(), false);
         let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(&vm) else { return };

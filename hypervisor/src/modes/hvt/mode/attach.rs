@@ -7,6 +7,7 @@
 use super::HvtError;
 use super::host::HvtSession;
 use crate::config::{HvtResource, ResourceKind};
+use crate::mode::LendError;
 use crate::modes::hvt::manifest::{self, DeviceKind, Manifest};
 use crate::modes::hvt::service::Device;
 use alloc::string::String;
@@ -65,7 +66,7 @@ fn open(
 ) -> Result<Device, HvtError> {
     match kind {
         ResourceKind::Block { path, sector_size } => {
-            let named = |error| HvtError::Resource { what: "block", name: path.clone(), error };
+            let named = |error| LendError::Resource { what: "block", name: path.clone(), error };
             let store = session.block(path).map_err(named)?;
             let size = Some(u64::from(*sector_size));
             manifest.attach_block(handle, store.capacity(), size)?;
@@ -73,7 +74,7 @@ fn open(
         }
         ResourceKind::Net { interface, mac } => {
             let named =
-                |error| HvtError::Resource { what: "network", name: interface.clone(), error };
+                |error| LendError::Resource { what: "network", name: interface.clone(), error };
             // A manifest has at most 64 entries.
             let number = u32::try_from(handle).unwrap_or(u32::MAX);
             let port = session.net(number, interface, *mac).map_err(named)?;

@@ -1,6 +1,6 @@
 //! Why a unikernel could not be made ready.
 
-use crate::host::HostError;
+use crate::mode::LendError;
 use crate::modes::hvt::attach::AttachError;
 use crate::modes::hvt::cmdline::CmdlineError;
 use crate::modes::hvt::image::ImageError;
@@ -15,19 +15,9 @@ pub enum HvtError {
     /// The description names no image.
     #[error("no unikernel is named: set `unikernel` in [vm.hvt], or `image` in [vm]")]
     NoImage,
-    /// The host cannot open something that the description names.
-    #[error("{what} {name}: {error}; check the name, and that it may be used")]
-    Resource {
-        /// What it is.
-        what: &'static str,
-        /// What it is called.
-        name: String,
-        /// The host's words.
-        error: HostError,
-    },
-    /// The host cannot lend what every guest needs.
-    #[error("the host cannot run another guest: {0}; look at what it is short of")]
-    Session(HostError),
+    /// The host does not lend what it needs.
+    #[error(transparent)]
+    Lend(#[from] LendError),
     /// The image is refused.
     #[error("{path}: {error}")]
     Image {

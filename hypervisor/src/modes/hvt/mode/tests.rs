@@ -293,7 +293,7 @@ fn a_guests_life() {
     hvt.start_vm(id).unwrap();
     assert_eq!(vcpu.run().unwrap(), VcpuExit::Exit { status: 7, cookie: None });
     let info = hvt.vm(id).unwrap();
-    assert_eq!((info.snapshot.state, info.snapshot.exits), (State::Stopped, 3));
+    assert_eq!((info.snapshot.state, info.snapshot.exits.total()), (State::Stopped, 3));
     hvt.start_vm(id).unwrap();
     assert!(vcpu.run().unwrap_err().to_string().contains("create it again"));
     hvt.stop_vm(id).unwrap();

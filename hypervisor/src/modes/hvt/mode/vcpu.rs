@@ -3,11 +3,12 @@
 use super::host::{HvtSession, Task};
 use super::{HvtError, Inner, Ready};
 use crate::memory::GuestMemory;
-use crate::mode::{ModeError, Vcpu, VcpuExit, VcpuId};
+use crate::mode::{LendError, ModeError, Vcpu, VcpuExit, VcpuId};
 use crate::modes::hvt::service::Service;
+use crate::modes::hvt::solo5_abi::{HYPERCALL_PIO_BASE, Hypercall};
 use crate::modes::hvt::tender::{Guest, RingThread};
 use crate::vcpu::{Answer, Backend, BackendVm, ExitHandler, VmExit, line, run};
-use crate::vm::{Accounts, Vm, VmId, Vms};
+use crate::vm::{Accounts, Cause, Vm, VmId, Vms};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -52,7 +53,7 @@ impl<B: Backend> HvtVcpu<B> {
                 control.fault(line(format_args!("{error}")));
             }
         };
-        let task = self.session.spawn(Box::new(work)).map_err(HvtError::Session)?;
+        let task = self.session.spawn(Box::new(work)).map_err(LendError::Session)?;
         self.ring = Some(Serving { ring, task });
         Ok(())
     }
@@ -117,7 +118,15 @@ struct Counting<'a> {
 
 impl ExitHandler for Counting<'_> {
     fn handle(&self, exit: VmExit, memory: &GuestMemory) -> Answer {
-        self.accounts.add_exits(1);
+        match exit {
+            VmExit::Io { port, .. } => match port.checked_sub(HYPERCALL_PIO_BASE) {
+                Some(number) if Hypercall::from_number(number).is_some() => {
+                    self.accounts.count_call(number.into());
+                }
+                _ => self.accounts.count(Cause::Io),
+            },
+            ref exit => self.accounts.count(Cause::from(exit)),
+        }
         self.service.handle(exit, memory)
     }
 }

@@ -7,6 +7,7 @@
 //! in a kick.
 
 mod bus;
+mod faces;
 mod inbox;
 mod local;
 mod message;

@@ -5,6 +5,7 @@ use crate::config::{Type1Config, Type1Console};
 use crate::device::DeviceRef;
 use crate::host::Blob;
 use crate::memory::{Gpa, GuestMemory};
+use crate::mode::LendError;
 use crate::modes::type1::board::Board;
 use crate::modes::type1::boot::acpi::{Facts, Tables, windows};
 use crate::modes::type1::boot::firmware::Rom;
@@ -187,7 +188,7 @@ impl Loader {
 }
 
 fn open(host: &dyn Type1Host, what: &'static str, name: &str) -> Result<Box<dyn Blob>, Type1Error> {
-    host.open(name).map_err(|error| Type1Error::Resource { what, name: name.into(), error })
+    Ok(host.open(name).map_err(|error| LendError::Resource { what, name: name.into(), error })?)
 }
 
 /// Zeroes the first MiB, where tables and parameters go.

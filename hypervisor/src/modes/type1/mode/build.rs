@@ -4,6 +4,7 @@ use super::{Inner, Processor, Type1, Type1Error};
 use crate::config::{ConfigError, Problem, Type1Config, Type1Disk, Type1Net, VmConfig};
 use crate::detect::{DetectError, ImageKind, detect};
 use crate::memory::{GuestMemory, Perms};
+use crate::mode::LendError;
 use crate::modes::type1::boot::state::reset as after_reset;
 use crate::modes::type1::cpuid::{Place, policy};
 use crate::modes::type1::devices::SerialInput;
@@ -41,10 +42,10 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         if let Some(range) = loader.read_only() {
             vm.protect(range, Perms::READ | Perms::EXEC)?;
         }
-        let mut session = self.host.session(id, &config.name).map_err(Type1Error::Session)?;
+        let mut session = self.host.session(id, &config.name).map_err(LendError::Session)?;
         let devices = open_devices(&mut *session, &type1)?;
         let input = Arc::new(SerialInput::default());
-        let lent = session.lend(config.vcpus, input.clone()).map_err(Type1Error::Session)?;
+        let lent = session.lend(config.vcpus, input.clone()).map_err(LendError::Session)?;
         if u32::try_from(lent.vcpus.len()) != Ok(config.vcpus) {
             return Err(Type1Error::Threads { lent: lent.vcpus.len(), asked: config.vcpus });
         }
@@ -68,7 +69,7 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         type1: &mut Type1Config,
     ) -> Result<Option<String>, Type1Error> {
         let Some(image) = &config.image else { return Ok(type1.kernel.clone()) };
-        let named = |error| Type1Error::Resource { what: "image", name: image.clone(), error };
+        let named = |error| LendError::Resource { what: "image", name: image.clone(), error };
         let blob = self.host.open(image).map_err(named)?;
         let read_only = match detect(&*blob) {
             Ok(ImageKind::Gpt | ImageKind::BootSector) => false,
@@ -102,7 +103,7 @@ fn open_devices(
     let mut devices = Devices::default();
     for Type1Disk { path, read_only } in &type1.disks {
         let opened = session.disk(path, *read_only);
-        let named = |error| Type1Error::Resource { what: "disk", name: path.clone(), error };
+        let named = |error| LendError::Resource { what: "disk", name: path.clone(), error };
         devices.disks.push((opened.map_err(named)?, *read_only));
     }
     for (index, Type1Net { interface, mac }) in type1.nets.iter().enumerate() {
@@ -112,7 +113,7 @@ fn open_devices(
         let opened = session.net(index, name, *mac, link.clone());
         let named = |error| {
             let name = interface.clone().unwrap_or_default();
-            Type1Error::Resource { what: "network", name, error }
+            LendError::Resource { what: "network", name, error }
         };
         devices.nets.push((opened.map_err(named)?, link));
     }

@@ -2,7 +2,7 @@
 
 use crate::detect::DetectError;
 use crate::device::BusError;
-use crate::host::HostError;
+use crate::mode::LendError;
 use crate::modes::type1::boot::StartError;
 use crate::modes::type1::boot::acpi::AcpiError;
 use crate::modes::type1::boot::read::ReadError;
@@ -19,19 +19,9 @@ pub enum Type1Error {
         "nothing to start: set `kernel` in [vm.type1] (or `image` in [vm]), or `firmware` for a disk"
     )]
     NothingToStart,
-    /// The host cannot open something that the description names.
-    #[error("{what} {name}: {error}; check the name, and that it may be used")]
-    Resource {
-        /// What it is.
-        what: &'static str,
-        /// What it is called.
-        name: String,
-        /// The host's words.
-        error: HostError,
-    },
-    /// The host cannot lend what every guest needs.
-    #[error("the host cannot run another guest: {0}; look at what it is short of")]
-    Session(HostError),
+    /// The host does not lend what it needs.
+    #[error(transparent)]
+    Lend(#[from] LendError),
     /// The host lends fewer vCPU threads than were asked for.
     #[error("the host lends {lent} vCPU threads of {asked}: ask for fewer vCPUs")]
     Threads {

@@ -75,7 +75,7 @@ fn a_guest_says_hello_and_turns_itself_off() {
     let (vm, ends) = bench.run(config(1));
     assert_eq!((ends, bench.console()), (vec![OFF], "hello".into()));
     let info = bench.mode.vm(vm).unwrap();
-    assert_eq!((info.snapshot.state, info.snapshot.exits), (State::Stopped, 6));
+    assert_eq!((info.snapshot.state, info.snapshot.exits.total()), (State::Stopped, 6));
     bench.mode.destroy_vm(vm).unwrap();
 }
 

@@ -20,7 +20,7 @@ use super::paravirt::Paravirt;
 use crate::host::Clock;
 use crate::vcpu::machine::{MachineVcpu, MachineVm};
 use crate::vcpu::{BackendError, BackendVcpu, BackendVm, Ending, VmEntry};
-use crate::vm::Accounts;
+use crate::vm::{Accounts, Exits};
 use alloc::sync::Arc;
 use states::wait_for_startup;
 
@@ -147,19 +147,22 @@ impl<V: MachineVm> Processor<V> {
         self.machine.gathering.join();
         self.inbox.thread().enter();
         self.busy = true;
-        let mut exits = 0;
+        let mut exits = Exits::default();
+        let mut many = 0u32;
         let ending = loop {
             match self.turn(&mut exits) {
                 Ok(None) => {}
                 Ok(Some(ending)) => break Ok(ending),
                 Err(error) => break Err(error),
             }
-            // One counter for all vCPUs: not at every exit.
-            if exits >= 256 {
-                accounts.add_exits(core::mem::take(&mut exits));
+            // Counters of all vCPUs: not at every exit.
+            many += 1;
+            if many >= 256 {
+                many = 0;
+                accounts.add(&core::mem::take(&mut exits));
             }
         };
-        accounts.add_exits(exits);
+        accounts.add(&exits);
         self.inbox.thread().leave();
         let arrived = core::mem::take(&mut self.arrived);
         self.machine.gathering.part(self.generation, arrived);
@@ -171,7 +174,7 @@ impl<V: MachineVm> Processor<V> {
     /// Most exits are accesses to devices that change nothing here: then there is nothing to do
     /// before the next entry. Whatever does change something is a request in the inbox, or has set
     /// `busy`.
-    fn turn(&mut self, exits: &mut u64) -> Result<Option<Ending>, BackendError> {
+    fn turn(&mut self, exits: &mut Exits) -> Result<Option<Ending>, BackendError> {
         if self.busy || !self.inbox.is_quiet() || self.machine.board.devices.has_work() {
             match self.prepare()? {
                 Next::Enter => {}
@@ -184,9 +187,11 @@ impl<V: MachineVm> Processor<V> {
         }
         let exit = self.vcpu.run(core::mem::replace(&mut self.entry, VmEntry::Continue));
         self.inbox.leave();
-        *exits += 1;
         match &exit {
-            Ok(exit) => self.answer(exit),
+            Ok(exit) => {
+                exits.count(exit);
+                self.answer(exit);
+            }
             Err(error) => return Err(error.clone()),
         }
         Ok(None)
