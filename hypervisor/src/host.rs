@@ -139,6 +139,12 @@ impl<T: NetPort + ?Sized> NetPort for Arc<T> {
     }
 }
 
+/// Where a host writes down what a person should know of a VM: its log, standard error.
+pub trait Notices: Send + Sync {
+    /// Takes one line, without its end. It may block.
+    fn notice(&self, text: fmt::Arguments<'_>);
+}
+
 /// Where a guest's console output goes.
 pub trait Console: Send + Sync {
     /// Writes all of `text`, which may be any bytes.

@@ -17,7 +17,7 @@ use crate::confine::Rule;
 use crate::net::{NetError, Port};
 use crate::terminal::Keys;
 use arrivals::Arrivals;
-use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort};
+use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
 use hypervisor::memory::GuestSlice;
 use hypervisor::modes::type1::host::{
     Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread,
@@ -185,9 +185,21 @@ impl Type1Session for Session {
         let thread = |_| -> Arc<dyn VcpuThread> { Arc::new(Thread::new(self.shared.kick_signal)) };
         Ok(Lent {
             console: Box::new(self.shared.output.share()),
+            notices: Arc::new(StandardError),
             clock: Arc::new(HostClock::new()),
             vcpus: (0..vcpus).map(thread).collect(),
         })
+    }
+}
+
+/// Each notice is a line on standard error, written at once.
+struct StandardError;
+
+impl Notices for StandardError {
+    fn notice(&self, text: std::fmt::Arguments<'_>) {
+        let line = format!("redox-vm: {text}\n");
+        // There is nobody to tell where that fails.
+        let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
     }
 }
 

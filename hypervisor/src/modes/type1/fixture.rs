@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::host::{Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread};
-use crate::host::{Blob, BlockStore, Clock, Console, HostError, HostErrorKind, NetPort};
+use crate::host::{Blob, BlockStore, Clock, Console, HostError, HostErrorKind, NetPort, Notices};
 use crate::memory::{Gpa, GuestMemory, GuestSlice, HostBlock, Perms};
 use crate::vcpu::machine::{
     CpuidEntry, Event, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
@@ -562,10 +562,17 @@ impl Type1Session for Session {
         let bells = self.bells.iter().take(usize::try_from(vcpus).unwrap());
         Ok(Lent {
             console: Box::new(Screen(self.seen.clone())),
+            notices: Arc::new(Quiet),
             clock: self.clock.clone(),
             vcpus: bells.map(|bell| bell.clone() as Arc<dyn VcpuThread>).collect(),
         })
     }
+}
+
+struct Quiet;
+
+impl Notices for Quiet {
+    fn notice(&self, _: core::fmt::Arguments<'_>) {}
 }
 
 /// A kernel that can be started by PVH and is never looked at further: its guest is a program.

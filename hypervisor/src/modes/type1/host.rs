@@ -1,6 +1,6 @@
 //! What Type 1 mode asks a host for.
 
-use crate::host::{Blob, BlockStore, Clock, Console, HostError, NetPort};
+use crate::host::{Blob, BlockStore, Clock, Console, HostError, NetPort, Notices};
 use crate::vm::VmId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -75,6 +75,8 @@ pub struct Lent {
     /// Where its serial line's output goes. It is called for a few bytes at a time; a host that
     /// wants more at once gathers them.
     pub console: Box<dyn Console>,
+    /// Where it is written down what a person should know of the VM.
+    pub notices: Arc<dyn Notices>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
     /// One for each vCPU.

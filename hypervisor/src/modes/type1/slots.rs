@@ -9,7 +9,7 @@ use super::host::Arrival;
 use super::layout::PCI_WINDOW;
 use super::pci::{self, Interrupts, interrupt_line};
 use crate::device::Trigger;
-use crate::host::{BlockStore, NetPort};
+use crate::host::{BlockStore, NetPort, Notices};
 use crate::memory::GuestMemory;
 use crate::modes::virtio::blk::{Blk, NAME};
 use crate::modes::virtio::net::{Net, RECEIVE};
@@ -33,15 +33,21 @@ pub struct Slots<'a> {
     board: &'a Arc<Board>,
     pci: &'a pci::Machine,
     memory: Arc<GuestMemory>,
+    notices: Arc<dyn Notices>,
     next: u8,
     disks: u8,
 }
 
 impl<'a> Slots<'a> {
     /// All slots between the bridges are free. Devices reach the guest's `memory`, which has to
-    /// outlive the board.
-    pub fn new(board: &'a Arc<Board>, pci: &'a pci::Machine, memory: &GuestMemory) -> Self {
-        Self { board, pci, memory: Arc::new(memory.clone()), next: 1, disks: 0 }
+    /// outlive the board; what a person should know of them goes to `notices`.
+    pub fn new(
+        board: &'a Arc<Board>,
+        pci: &'a pci::Machine,
+        memory: &GuestMemory,
+        notices: Arc<dyn Notices>,
+    ) -> Self {
+        Self { board, pci, memory: Arc::new(memory.clone()), notices, next: 1, disks: 0 }
     }
 
     /// A disk in the next slot.
@@ -52,7 +58,7 @@ impl<'a> Slots<'a> {
         let mut name = [0; NAME];
         let text = format!("disk{}", self.disks);
         name[..text.len()].copy_from_slice(text.as_bytes());
-        self.fill(Arc::new(Blk::new(store, read_only, name)))?;
+        self.fill(Arc::new(Blk::new(store, read_only, name)), "disk")?;
         self.disks += 1;
         Ok(())
     }
@@ -62,7 +68,7 @@ impl<'a> Slots<'a> {
     /// # Errors
     /// [`SlotsFull`].
     pub fn net(&mut self, port: Box<dyn NetPort>, link: &NetLink) -> Result<(), SlotsFull> {
-        let transport = self.fill(Arc::new(Net::new(port)))?;
+        let transport = self.fill(Arc::new(Net::new(port)), "network")?;
         *link.0.lock() = Some(End { board: Arc::downgrade(self.board), transport });
         Ok(())
     }
@@ -74,7 +80,11 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn fill(&mut self, device: Arc<dyn VirtioDevice>) -> Result<Arc<Transport>, SlotsFull> {
+    fn fill(
+        &mut self,
+        device: Arc<dyn VirtioDevice>,
+        what: &str,
+    ) -> Result<Arc<Transport>, SlotsFull> {
         if self.next > LAST {
             return Err(SlotsFull);
         }
@@ -86,6 +96,8 @@ impl<'a> Slots<'a> {
         let vectors = queues.saturating_add(1);
         let interrupts = Interrupts::new(u32::from(slot) << 3, Some(pin), vectors);
         let (function, transport) = function(device, self.memory.clone(), Arc::new(interrupts));
+        // The guest finds it as 00:slot.0.
+        transport.report_to(&format!("{what} at PCI 00:{slot:02x}.0"), self.notices.clone());
         self.pci.bus.insert(slot, function);
         Ok(transport)
     }
@@ -142,6 +154,10 @@ mod tests {
         fn monotonic_ns(&self) -> u64 {
             0
         }
+    }
+
+    impl Notices for Nothing {
+        fn notice(&self, _: core::fmt::Arguments<'_>) {}
     }
 
     impl BlockStore for Nothing {
@@ -201,7 +217,7 @@ mod tests {
         let (board, pci) = board();
         let link = NetLink::default();
         let memory = GuestMemory::new();
-        let mut slots = Slots::new(&board, &pci, &memory);
+        let mut slots = Slots::new(&board, &pci, &memory, Arc::new(Nothing));
         slots.disk(Box::new(Nothing), false).unwrap();
         slots.net(Box::new(Nothing), &link).unwrap();
         slots.finish(false);
@@ -220,7 +236,7 @@ mod tests {
     fn there_are_thirty_slots() {
         let (board, pci) = board();
         let memory = GuestMemory::new();
-        let mut slots = Slots::new(&board, &pci, &memory);
+        let mut slots = Slots::new(&board, &pci, &memory, Arc::new(Nothing));
         for _ in 0..LAST {
             slots.disk(Box::new(Nothing), true).unwrap();
         }

@@ -14,6 +14,7 @@ pub mod blk;
 pub mod net;
 pub mod pci;
 pub mod queue;
+mod report;
 mod transport;
 
 pub use transport::{Transport, status};

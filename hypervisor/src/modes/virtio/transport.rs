@@ -6,8 +6,10 @@
 //! complete, as the status then says, when the work has come back.
 
 use super::queue::{Layout, Queue, QueueError};
+use super::report::Report;
 use super::{Context, VirtioDevice, feature};
 use crate::device::{Effect, Effects, Work, WorkRef};
+use crate::host::Notices;
 use crate::memory::GuestMemory;
 use crate::modes::type1::pci::Interrupts;
 use crate::sync::Mutex;
@@ -37,6 +39,8 @@ pub struct Transport {
     interrupts: Arc<Interrupts>,
     /// Lock order: this, then `interrupts`.
     state: Mutex<State>,
+    /// Who hears of broken queues. A leaf lock.
+    report: Mutex<Option<Arc<Report>>>,
 }
 
 /// One queue as the driver has set it up.
@@ -122,7 +126,12 @@ impl Transport {
         interrupts: Arc<Interrupts>,
     ) -> Self {
         let state = Mutex::new(State::new(&*device));
-        Self { device, memory, interrupts, state }
+        Self { device, memory, interrupts, state, report: Mutex::new(None) }
+    }
+
+    /// Broken queues are told to `log` from now on, under this name of the device.
+    pub fn report_to(&self, name: &str, log: Arc<dyn Notices>) {
+        *self.report.lock() = Some(Arc::new(Report::new(name, log)));
     }
 
     /// The device.
@@ -273,8 +282,12 @@ impl Transport {
     }
 
     /// A queue is broken: the device needs a reset, and tells so.
-    fn break_down(&self, state: &mut State, _: QueueError, effects: &mut Effects) {
+    fn break_down(&self, state: &mut State, error: QueueError, effects: &mut Effects) {
+        let known = state.status & status::NEEDS_RESET != 0;
         state.status |= status::NEEDS_RESET;
+        if let Some(report) = self.report.lock().as_ref().filter(|_| !known) {
+            effects.push(Effect::Work(report.broken(error)));
+        }
         if state.status & status::DRIVER_OK != 0 {
             let vector = state.config_vector;
             self.interrupt(state, ISR_CONFIG, vector, effects);

@@ -4,6 +4,7 @@
 use super::clock::MachineClock;
 use super::host::{Host, Machine};
 use super::session::{VcpuKick, VmConsole, own_mac};
+use crate::log::warning;
 use crate::{terminal, thread};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -11,7 +12,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use host_baremetal::net::port::{Port, Waker};
 use host_baremetal::sched::ThreadId;
-use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort};
+use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
 use hypervisor::modes::hvt::mode::Kick;
 use hypervisor::modes::type1::host::{
     Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread,
@@ -74,9 +75,19 @@ impl Type1Session for Session {
         let vcpu = |_| -> Arc<dyn VcpuThread> { Arc::new(VcpuKick::default()) };
         Ok(Lent {
             console: Box::new(VmConsole(self.vm.get())),
+            notices: Arc::new(VmNotices(self.vm)),
             clock: Arc::new(MachineClock),
             vcpus: (0..vcpus).map(vcpu).collect(),
         })
+    }
+}
+
+/// A VM's lines among the image's own messages.
+struct VmNotices(VmId);
+
+impl Notices for VmNotices {
+    fn notice(&self, text: core::fmt::Arguments<'_>) {
+        warning!("VM {}: {text}", self.0);
     }
 }
 

@@ -22,7 +22,7 @@ use super::paravirt::Reference;
 use super::slots::{NetLink, Slots};
 use crate::config::Type1Console;
 use crate::device::Effects;
-use crate::host::{BlockStore, Clock, NetPort};
+use crate::host::{BlockStore, Clock, NetPort, Notices};
 use crate::memory::GuestMemory;
 use crate::sync::Mutex;
 use crate::vcpu::machine::MachineVm;
@@ -124,7 +124,7 @@ impl<V: MachineVm> Machine<V> {
             firmware: loader.has_firmware(),
         };
         let parts = Parts::attach(&board, &controllers, lent.console, input, &spec)?;
-        let links = plug(devices, &board, &parts, vm.memory(), loader.has_firmware())?;
+        let links = plug(devices, &board, &parts, &vm, lent.notices, loader.has_firmware())?;
         Ok(Self {
             _session: Mutex::new(session),
             links,
@@ -208,10 +208,11 @@ fn plug(
     devices: Devices,
     board: &Arc<Board>,
     parts: &Parts,
-    memory: &GuestMemory,
+    vm: &impl MachineVm,
+    notices: Arc<dyn Notices>,
     firmware: bool,
 ) -> Result<Vec<Arc<NetLink>>, Type1Error> {
-    let mut slots = Slots::new(board, &parts.pci, memory);
+    let mut slots = Slots::new(board, &parts.pci, vm.memory(), notices);
     for (store, read_only) in devices.disks {
         slots.disk(store, read_only)?;
     }

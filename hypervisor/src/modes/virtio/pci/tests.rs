@@ -343,9 +343,20 @@ fn a_read_only_disk_refuses_writes() {
     assert_eq!(*bench.sink.1.lock(), [true, false]);
 }
 
+#[derive(Debug, Default)]
+struct Log(Mutex<alloc::string::String>);
+
+impl crate::host::Notices for Log {
+    fn notice(&self, text: core::fmt::Arguments<'_>) {
+        *self.0.lock() += &alloc::format!("{text}\n");
+    }
+}
+
 #[test]
 fn a_broken_queue_needs_a_reset_and_gets_it() {
     let bench = bench(disk(false).0);
+    let log = Arc::new(Log::default());
+    bench.transport.report_to("disk", log.clone());
     bench.start(feature::VERSION_1 | feature::EVENT_IDX, 1);
     bench.mmio(BAR + 0x10, 2, Some(0));
     bench.messages();
@@ -355,6 +366,11 @@ fn a_broken_queue_needs_a_reset_and_gets_it() {
     assert_eq!(bench.sent_messages(), [0x40]);
     bench.notify(0);
     assert_eq!(bench.used(0).0, 0);
+    while bench.devices.has_work() {
+        bench.devices.work();
+    }
+    let told = "disk: the guest's driver has broken a queue: a request without its header";
+    assert!(log.0.lock().starts_with(told) && log.0.lock().lines().count() == 1, "{log:?}");
     assert_eq!(bench.set_status(0), 0);
     *bench.given.lock() = [0; 2];
     bench.put(at(0).1, &[0; 64]);
