@@ -7,6 +7,7 @@ mod bare_metal;
 pub mod image;
 mod kvm;
 mod lint;
+mod log;
 pub mod machines;
 pub mod suites;
 mod tally;

@@ -46,6 +46,7 @@ pub fn build() -> Result<()> {
         load.push_str(&format!("insmod {path}\n"));
         files.add_bytes(&path, 0o644, contents);
     }
+    files.add_bytes("/bin/load", 0o755, include_str!("load.sh").into());
     files.add_bytes("/init", 0o755, include_str!("init.sh").replace("@LOAD@", &load).into());
     fs::write(folder.join(FILES[1]), files.archive()?)?;
     Ok(())
