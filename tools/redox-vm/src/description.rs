@@ -1,6 +1,6 @@
 //! A VM's description: read, checked, with the mode that it gets and why.
 
-use crate::files;
+use crate::{files, firmware};
 use host_linux::blob::FileBlob;
 use host_linux::clock::HostClock;
 use hypervisor::config::VmConfig;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// A description that holds together.
 pub struct Description {
-    /// Its text, as it was.
+    /// Its text, with the firmware that it gets where it needs one and names none.
     pub text: String,
     /// What it says, with every path relative to this process.
     pub vm: VmConfig,
@@ -28,7 +28,7 @@ impl Description {
     /// In words for a person.
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
+        let mut text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
         let file = ConfigFile::parse(&text).map_err(|e| format!("{shown}: {e}"))?;
         let mut vm = file.vm.ok_or_else(|| {
             format!("{shown}: there is no VM in it: write [vm], and name = \"my-vm\" under it")
@@ -41,6 +41,7 @@ impl Description {
         let front = Hypervisor::new(file.hypervisor, Limits::NONE, Arc::new(HostClock::new()));
         let image = image.as_ref().map(|blob| blob as &dyn Blob);
         let resolved = front.resolve(&vm, image).map_err(|e| format!("{shown}: {e}"))?;
+        firmware::fill(&mut vm, &mut text, resolved.mode).map_err(|e| format!("{shown}: {e}"))?;
         vm.validate(resolved.mode).map_err(|e| format!("{shown}: {e}"))?;
         Ok(Self { text, vm, resolved })
     }

@@ -16,7 +16,8 @@ use alloc::string::String;
 pub enum Type1Error {
     /// The description names nothing that could start.
     #[error(
-        "nothing to start: set `kernel` in [vm.type1] (or `image` in [vm]), or `firmware` for a disk"
+        "nothing to start: set `kernel` in [vm.type1] (or `image` in [vm]); or `firmware` for a disk: \
+         bios-256k.bin of Debian's package seabios, or OVMF.fd of ovmf"
     )]
     NothingToStart,
     /// The host does not lend what it needs.
