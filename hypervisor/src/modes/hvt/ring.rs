@@ -195,3 +195,6 @@ impl Ring {
         bell.ring();
     }
 }
+
+#[cfg(test)]
+mod tests;
