@@ -25,6 +25,8 @@ const ERROR: usize = 5;
 pub struct LocalApic {
     id: u32,
     base: u64,
+    /// The bits of a page's address that the processor has.
+    addresses: u64,
     tpr: u8,
     pub(super) logical: u32,
     /// DFR's upper four bits: all set is the flat model, clear the cluster model.
@@ -46,11 +48,13 @@ pub struct LocalApic {
 }
 
 impl LocalApic {
-    /// The APIC of vCPU number `id`, after reset.
-    pub fn new(id: u32, bus: Arc<ApicBus>, inbox: Arc<Inbox>) -> Self {
+    /// The APIC of vCPU number `id`, after reset. Physical addresses have so many bits.
+    pub fn new(id: u32, address_bits: u32, bus: Arc<ApicBus>, inbox: Arc<Inbox>) -> Self {
         let mut apic = Self {
             id,
             base: 0,
+            addresses: ApicBase::ADDRESS
+                & (1u64.checked_shl(address_bits).unwrap_or(0)).wrapping_sub(1),
             tpr: 0,
             logical: 0,
             flat: true,
@@ -141,7 +145,7 @@ impl LocalApic {
     /// # Errors
     /// If there is no such mode, or no way to it from here.
     pub fn set_base(&mut self, value: u64) -> Result<(), Refused> {
-        let known = ApicBase::all().bits() | ApicBase::ADDRESS;
+        let known = ApicBase::all().bits() | self.addresses;
         let next = ApicBase::from_bits_truncate(value);
         if value & !known != 0 || !self.mode().allows(next) {
             return Err(Refused);

@@ -35,7 +35,7 @@ fn bench(count: u32) -> Bench {
     let inboxes: Vec<_> =
         (0..count).map(|_| Arc::new(Inbox::new(Bell::new(clock.clone())))).collect();
     let bus = Arc::new(ApicBus::new(inboxes.clone()));
-    let apics = (0..).zip(inboxes).map(|(id, inbox)| LocalApic::new(id, bus.clone(), inbox));
+    let apics = (0..).zip(inboxes).map(|(id, inbox)| LocalApic::new(id, 40, bus.clone(), inbox));
     let mut bench = Bench { apics: apics.collect(), bus };
     for index in 0..bench.apics.len() {
         bench.write(index, n::SVR, 0x1ff);
@@ -260,6 +260,8 @@ fn modes_change_only_as_the_manual_allows() {
     }
     apic.reset();
     assert!(apic.set_base(x | 1).is_err() && apic.set_base(x | 1 << 60).is_err());
+    assert!(apic.set_base(x | 1 << 40).is_err(), "this processor has 40 bits");
+    apic.set_base(x | 1 << 39).unwrap();
     apic.set_base(0xd000_0800).unwrap();
     assert_eq!((apic.page(), apic.base()), (Some(0xd000_0000), 0xd000_0900));
 }

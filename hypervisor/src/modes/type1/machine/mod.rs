@@ -54,6 +54,8 @@ pub struct Machine<V> {
     pub frequency: u64,
     /// CPUID leaf 1's EAX: RDX after reset.
     pub signature: u32,
+    /// Bits of a physical address.
+    pub address_bits: u32,
     /// How it starts.
     pub loader: Loader,
     /// Where vCPUs meet for a reset.
@@ -91,6 +93,8 @@ pub struct Plan<V> {
     pub loader: Loader,
     /// CPUID leaf 1's EAX.
     pub signature: u32,
+    /// Bits of a physical address.
+    pub address_bits: u32,
     /// Where the first serial line leads.
     pub console: Type1Console,
     /// Ports for firmware and tests.
@@ -103,7 +107,18 @@ impl<V: MachineVm> Machine<V> {
     /// # Errors
     /// If the backend does not tell its frequency, or the parts do not fit together.
     pub fn new(plan: Plan<V>) -> Result<Self, Type1Error> {
-        let Plan { vm, session, lent, input, devices, loader, signature, console, debug } = plan;
+        let Plan {
+            vm,
+            session,
+            lent,
+            input,
+            devices,
+            loader,
+            signature,
+            address_bits,
+            console,
+            debug,
+        } = plan;
         let frequency = vm.cycle_frequency()?;
         let inboxes = lent.vcpus.iter().map(|thread| Arc::new(Inbox::new(thread.clone())));
         let bus = Arc::new(ApicBus::new(inboxes.collect()));
@@ -135,6 +150,7 @@ impl<V: MachineVm> Machine<V> {
             local_apics,
             frequency,
             signature,
+            address_bits,
             loader,
             gathering: Gathering::default(),
             reference: Mutex::new(None),

@@ -34,7 +34,8 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         let mut type1 = config.type1();
         let kernel = self.kernel(config, &mut type1)?;
         let supported = self.backend.supported_cpuid()?;
-        let size = (config.memory, config.vcpus, address_bits(&supported));
+        let address_bits = address_bits(&supported);
+        let size = (config.memory, config.vcpus, address_bits);
         let loader = Loader::new(&*self.host, &type1, kernel, size)?;
         let spec = MachineSpec { ram: &loader.ranges(), vcpus: config.vcpus };
         let mut vm = self.backend.create_machine(&spec)?;
@@ -51,7 +52,18 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         }
         let signature = row(&supported, 1)[0];
         let (console, debug) = (type1.console, type1.debug);
-        let plan = Plan { vm, session, lent, input, devices, loader, signature, console, debug };
+        let plan = Plan {
+            vm,
+            session,
+            lent,
+            input,
+            devices,
+            loader,
+            signature,
+            address_bits,
+            console,
+            debug,
+        };
         let machine = Arc::new(Machine::new(plan)?);
         machine.load()?;
         let ready = processors(&machine, &supported, config.vcpus)?;

@@ -107,7 +107,8 @@ impl<V: MachineVm> Processor<V> {
     pub fn new(machine: Arc<Machine<V>>, index: u32, vcpu: VcpuOf<V>) -> Option<Self> {
         let inbox = machine.bus.inboxes().get(usize::try_from(index).ok()?)?.clone();
         let local = machine.local_apics;
-        let apic = local.then(|| LocalApic::new(index, machine.bus.clone(), inbox.clone()));
+        let bits = machine.address_bits;
+        let apic = local.then(|| LocalApic::new(index, bits, machine.bus.clone(), inbox.clone()));
         Some(Self {
             vcpu,
             index,
