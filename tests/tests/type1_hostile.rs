@@ -16,7 +16,7 @@ const PROMPT: Duration = Duration::from_secs(30);
 const SURVIVED: [&[&str]; 5] = [
     &["cpuid", "control", "hypercalls", "nested", "modes", "nmi"],
     &["self-modify", "page-tables", "beyond"],
-    &["msr-read", "msr-write", "pci"],
+    &["msr-read", "msr-write", "rings", "pci"],
     &["chips", "long-strings"],
     &["ports"],
 ];

@@ -204,6 +204,7 @@ fn beside_heartbeat(
     image: &Path,
     name: &str,
     others: &[(&'static str, String)],
+    devices: &[String],
     typed: &[(&str, &str)],
     words: &str,
 ) -> Result<image::Boot> {
@@ -211,7 +212,7 @@ fn beside_heartbeat(
     configs.extend_from_slice(others);
     let module = module(name, &configs, &[test_kernel::build()?])?;
     let start = Start::Kernel { image, words, module: Some(&module) };
-    let boot = Trial { start, cpus: 1, devices: &[], typed }.boot()?;
+    let boot = Trial { start, cpus: 1, devices, typed }.boot()?;
     ensure!(!boot.text.contains("BAD"), "the heart's memory was changed:\n{}", boot.text);
     let good = boot.text.matches(" good\n").count();
     ensure!(good == BEATS, "{good} of {BEATS} beats were good:\n{}", boot.text);
@@ -220,16 +221,37 @@ fn beside_heartbeat(
 
 const BEATS: usize = 20;
 
+/// It has a disk and a network, whose queues it lies about.
 fn hostile(image: &Path) -> Result<()> {
-    let others = [kernel("hostile", 1, "do=all")];
-    let boot = beside_heartbeat(image, "hostile", &others, &[], "exit console=off")?;
-    let parts = ["done ports", "[hostile] test-kernel: end", "(hostile): exit status 0"];
+    let (name, mut text) = kernel("hostile", 1, "do=all");
+    text += "[[vm.type1.disks]]\npath = \"disk0\"\n[[vm.type1.nets]]\ninterface = \"nic0\"\n";
+    let disk = paths::work("image")?.join("lied-to.img");
+    fs::write(&disk, vec![0; 1 << 20])?;
+    let devices = [
+        "-drive".into(),
+        format!("if=none,id=disk,format=raw,file={}", disk.display()),
+        "-device".into(),
+        "virtio-blk-pci,drive=disk".into(),
+        "-netdev".into(),
+        "user,id=nic,restrict=on".into(),
+        "-device".into(),
+        "virtio-net-pci,romfile=,netdev=nic".into(),
+    ];
+    let boot =
+        beside_heartbeat(image, "hostile", &[(name, text)], &devices, &[], "exit console=off")?;
+    let parts = [
+        "done ports",
+        "2 virtio devices",
+        "driver has broken a queue",
+        "[hostile] test-kernel: end",
+        "(hostile): exit status 0",
+    ];
     expect(&boot, Some(GOOD), &parts)
 }
 
 fn hostile_processors(image: &Path) -> Result<()> {
     let others = [kernel("hostile", 3, "do=nmi,ipi,chips,modes,self-modify")];
-    let boot = beside_heartbeat(image, "hostile-3", &others, &[], "exit console=off")?;
+    let boot = beside_heartbeat(image, "hostile-3", &others, &[], &[], "exit console=off")?;
     let parts = ["2 other processors", "[hostile] test-kernel: end", "(hostile): exit status 0"];
     expect(&boot, Some(GOOD), &parts)
 }
@@ -250,6 +272,6 @@ fn endless(image: &Path) -> Result<()> {
         ("(ipis): stopped", "list"),
         (PROMPT, "poweroff"),
     ];
-    let boot = beside_heartbeat(image, "endless-machines", &others, &typed, "")?;
+    let boot = beside_heartbeat(image, "endless-machines", &others, &[], &typed, "")?;
     expect(&boot, Some(0), &["[heart] test-kernel: end", "(ipis): stopped"])
 }

@@ -6,6 +6,7 @@ mod memory;
 mod modes;
 mod nested;
 mod registers;
+mod rings;
 
 use crate::pvh::Boot;
 use crate::{println, serial};
@@ -42,6 +43,7 @@ const MISDEEDS: &[Misdeed] = &[
     returns("nmi", interrupts::nmis),
     returns("ipi", interrupts::flood),
     returns("msr-write", registers::msr_writes),
+    returns("rings", rings::lies),
     returns("pci", chips::config_space),
     returns("chips", chips::garbage),
     returns("ports", chips::ports),
