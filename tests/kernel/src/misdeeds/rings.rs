@@ -123,7 +123,7 @@ impl Device {
         self.set_status(0);
         self.set_status(ACKNOWLEDGED);
         // Now and then features that the device has not got; in general some that it has.
-        let wanted = if numbers.word() % 16 == 0 { u32::MAX } else { self.features(0) };
+        let wanted = if numbers.word().is_multiple_of(16) { u32::MAX } else { self.features(0) };
         for (select, features) in [(0, numbers.word() & wanted), (1, 1)] {
             put(self.common + 0x08, select);
             put(self.common + 0x0c, features);
