@@ -138,7 +138,7 @@ boot_pd:
     .long 4
 
 .section .bss.stack, "aw", @nobits
-    .skip 32768
+    .skip 65536
 .global boot_stack_top
 boot_stack_top:
 .set boot_stack_low, boot_stack_top - 0xffffffff80000000
