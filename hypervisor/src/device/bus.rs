@@ -136,6 +136,7 @@ impl Bus {
 
     /// Reads, with the bits that the width has. `None`: unclaimed, and the rule is
     /// [`Unclaimed::Fault`].
+    #[inline(always)]
     pub fn read(&self, address: u64, width: Width, effects: &mut Effects) -> Option<u64> {
         let read = |device: &mut dyn Device, access| device.read(access, effects);
         if let Some(value) = self.with(address, width, read) {
@@ -149,6 +150,7 @@ impl Bus {
     }
 
     /// Writes the bits of `value` that the width has. `None`: as for [`Bus::read`].
+    #[inline(always)]
     pub fn write(
         &self,
         address: u64,
@@ -163,7 +165,7 @@ impl Bus {
     }
 
     /// Calls the device that claims all bytes of an access.
-    #[inline]
+    #[inline(always)]
     fn with<T>(
         &self,
         address: u64,
@@ -188,6 +190,7 @@ impl Bus {
 
 impl Bus {
     /// The entry that starts at an address or is the next one before it.
+    #[inline(never)]
     fn find<'a>(&self, entries: &'a [Entry], address: u64) -> Option<&'a Entry> {
         let index = after(entries, address).checked_sub(1)?;
         self.last.store(index, Ordering::Relaxed);

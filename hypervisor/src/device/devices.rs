@@ -162,6 +162,7 @@ impl Devices {
     }
 }
 
+#[inline(always)]
 fn one(
     bus: &Bus,
     address: u64,

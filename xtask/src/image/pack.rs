@@ -4,11 +4,15 @@
 //! The image's last segment is the table of names. It lies behind everything else, so it can grow
 //! without moving anything.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, Result, bail, ensure};
 use object::elf::{FileHeader64, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader, Sym};
 use object::{Endianness, elf};
 
+/// Bytes of a name at most: what the image makes room for.
+const LONGEST: usize = 255;
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const LITTLE: Endianness = Endianness::Little;
@@ -72,24 +76,66 @@ fn functions(
     for symbol in symbols.iter().filter(|s| s.st_type() == elf::STT_FUNC) {
         let Some(at) = symbol.st_value(LITTLE).checked_sub(code) else { continue };
         let name = String::from_utf8_lossy(symbol.name(LITTLE, symbols.strings())?);
-        functions.push((u32::try_from(at)?, format!("{:#}", rustc_demangle::demangle(&name))));
+        let name = format!("{:#}", rustc_demangle::demangle(&name));
+        functions.push((u32::try_from(at)?, short(&name)));
     }
     functions.sort();
     functions.dedup_by_key(|(at, _)| *at);
     Ok(functions)
 }
 
+/// A name without its generic arguments, which are most of it, and not longer than the table takes.
+/// What is left is what a reader looks for: the path of the type or trait, and the function.
+fn short(name: &str) -> String {
+    let mut out = String::new();
+    let mut depth = 0usize;
+    let mut before = ' ';
+    let name = name.replace("->", "\u{2192}");
+    for c in name.chars() {
+        match c {
+            // `<Type as Trait>::function` is no argument; `Type<..>` and `function::<..>` are.
+            '<' if depth > 0 || before.is_alphanumeric() || matches!(before, '_' | ':') => {
+                depth += 1
+            }
+            '>' if depth > 0 => depth -= 1,
+            _ if depth == 0 => out.push(c),
+            _ => {}
+        }
+        before = c;
+    }
+    let mut out = out.replace('\u{2192}', "->").replace(":::", "::");
+    if out.ends_with("::") {
+        out.truncate(out.len() - 2);
+    }
+    let mut end = out.len().min(LONGEST);
+    while !out.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.truncate(end);
+    out
+}
+
 /// The table, with its own length in front.
 fn table(functions: &[(u32, String)]) -> Result<Vec<u8>> {
-    let mut pairs = u32::try_from(functions.len())?.to_le_bytes().to_vec();
-    let mut names = Vec::new();
-    for (at, name) in functions {
-        pairs.extend(at.to_le_bytes());
-        pairs.extend(u32::try_from(names.len())?.to_le_bytes());
-        names.extend(name.bytes().chain([0]));
+    let names: BTreeSet<&str> = functions.iter().map(|(_, name)| name.as_str()).collect();
+    let numbers: BTreeMap<&str, u16> = names.iter().copied().zip(0..).collect();
+    ensure!(names.len() == numbers.len(), "the image has more than 65,536 names of functions");
+    let mut table = u32::try_from(functions.len())?.to_le_bytes().to_vec();
+    table.extend(functions.iter().flat_map(|(at, _)| at.to_le_bytes()));
+    for (_, name) in functions {
+        let number = numbers.get(name.as_str()).context("a name without a number")?;
+        table.extend(number.to_le_bytes());
     }
-    let length = u32::try_from(4 + pairs.len() + names.len())?;
-    Ok([&length.to_le_bytes()[..], &pairs, &names].concat())
+    let mut before = "";
+    for name in names {
+        let common = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let more = &name.as_bytes()[common..];
+        table.extend([u8::try_from(common)?, u8::try_from(more.len())?]);
+        table.extend(more);
+        before = name;
+    }
+    let length = u32::try_from(4 + table.len())?;
+    Ok([&length.to_le_bytes()[..], &table].concat())
 }
 
 /// An ELF file of these segments (System V ABI, "Object Files" and "Program Loading").
@@ -131,12 +177,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_counts_and_ends_its_names() {
-        let table = table(&[(0x10, "a".into()), (0x20, "bc".into())]).unwrap();
+    fn the_table_has_each_name_once_and_only_its_end() {
+        let functions = [(0x10, "abc".into()), (0x20, "abd".into()), (0x30, "abc".into())];
+        let table = table(&functions).unwrap();
         let words: Vec<u32> =
             table.chunks(4).map(|c| c.try_into().map_or(0, u32::from_le_bytes)).collect();
-        assert_eq!(words[..6], [29, 2, 0x10, 0, 0x20, 2]);
-        assert_eq!(&table[24..], b"a\0bc\0");
+        assert_eq!(words[..5], [34, 3, 0x10, 0x20, 0x30]);
+        assert_eq!(&table[20..], b"\0\0\x01\0\0\0\0\x03abc\x02\x01d");
+    }
+
+    #[test]
+    fn generic_arguments_are_left_out() {
+        for (long, expected) in [
+            ("core::ptr::drop_in_place::<alloc::vec::Vec<u8>>", "core::ptr::drop_in_place"),
+            ("<a::B<c::D<E>> as f::G<H>>::run::<I>", "<a::B as f::G>::run"),
+            ("<a::B<fn(u8) -> u8>>::run", "<a::B>::run"),
+            ("<a::B>::run::{closure#0}", "<a::B>::run::{closure#0}"),
+            ("a::b", "a::b"),
+        ] {
+            assert_eq!(short(long), expected);
+        }
+        assert_eq!(short(&"x".repeat(300)).len(), LONGEST);
     }
 
     #[test]

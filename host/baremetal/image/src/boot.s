@@ -51,6 +51,28 @@ multiboot_start:
     cmp $0x20100000, %eax
     jne 8f
 
+    # Present, writable; the loader has cleared the rest.
+    movl $boot_pdpt + 3, boot_pml4
+    movl $boot_pdpt + 3, boot_pml4 + 256 * 8
+    movl $boot_pdpt_high + 3, boot_pml4 + 511 * 8
+    movl $boot_pd + 0x0003, boot_pdpt
+    movl $boot_pd + 0x1003, boot_pdpt + 8
+    movl $boot_pd + 0x2003, boot_pdpt + 16
+    movl $boot_pd + 0x3003, boot_pdpt + 24
+    movl $boot_pd + 3, boot_pdpt_high + 510 * 8
+    mov $boot_pd, %ebx
+    mov $0x83, %eax             # and of 2 MiB
+    mov $2048 / 8, %ecx
+1:  .set entry, 0
+    .rept 8
+    mov %eax, 8 * entry(%ebx)
+    add $0x200000, %eax
+    .set entry, entry + 1
+    .endr
+    add $64, %ebx
+    dec %ecx
+    jnz 1b
+
     mov $0x20, %eax             # CR4.PAE
     mov %eax, %cr4
     mov $boot_pml4, %eax
@@ -99,30 +121,13 @@ boot_gdt_pointer:
     .word 15
     .long boot_gdt
 
+# The first tables. They are not in the file: the steps above fill them.
+.section .boot.tables, "aw", @nobits
 .balign 4096
-.global boot_pml4
-boot_pml4:
-    .quad boot_pdpt + 3
-    .fill 255, 8, 0
-    .quad boot_pdpt + 3
-    .fill 254, 8, 0
-    .quad boot_pdpt_high + 3
-boot_pdpt:
-    .quad boot_pd + 0x0003
-    .quad boot_pd + 0x1003
-    .quad boot_pd + 0x2003
-    .quad boot_pd + 0x3003
-    .fill 508, 8, 0
-boot_pdpt_high:
-    .fill 510, 8, 0
-    .quad boot_pd + 3
-    .quad 0
-boot_pd:
-    .set page, 0
-    .rept 2048
-    .quad (page << 21) + 0x83
-    .set page, page + 1
-    .endr
+boot_pml4:      .skip 4096
+boot_pdpt:      .skip 4096
+boot_pdpt_high: .skip 4096
+boot_pd:        .skip 4 * 4096
 
 .section .note.Xen, "a", @note
 .balign 4

@@ -56,6 +56,7 @@ fn print_one(symbols: &Symbols<'_>, depth: u32, at: u64) {
     let offset = u32::try_from(at.wrapping_sub(start)).ok().filter(|_| code.contains(&at));
     match offset.and_then(|offset| symbols.find(offset)) {
         Some((name, inside)) => {
+            let name = name.as_str();
             line(Level::Error, format_args!("{depth:3} {at:#x} {name}+{inside:#x}"));
         }
         None => line(Level::Error, format_args!("{depth:3} {at:#x}")),

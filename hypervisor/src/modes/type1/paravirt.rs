@@ -215,6 +215,7 @@ impl Paravirt {
 }
 
 /// Answers a hypercall. `vcpu` is the caller's number.
+#[inline(always)]
 pub fn hypercall(number: u64, arguments: [u64; 4], bus: &ApicBus) -> u64 {
     let [a0, a1, a2, a3] = arguments;
     match number {
