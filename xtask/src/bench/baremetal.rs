@@ -119,6 +119,8 @@ fn starts(image: &Path, kernel: &Path) -> Result<()> {
     let hvt = bundle("hello", hvt, &[("hello.hvt", &hello)])?;
     let machine = type1("64M", "test-kernel", "cmdline = \"\"");
     let machine = bundle("machine", &machine, &[("test-kernel", kernel)])?;
+    let idle = on_image("memory", image, &hvt, "start=none exit console=off")?;
+    println!("memory in use before guests: {} KiB", in_use(&idle.text)?);
     println!("\ninstructions to a guest's first instruction, 64 MiB of memory");
     println!("{:26}{:>16}{:>16}", "", "image's entry", "VM's creation");
     for (name, module) in [("HVT, hello", hvt), ("Type 1, test kernel", machine)] {
@@ -131,6 +133,13 @@ fn starts(image: &Path, kernel: &Path) -> Result<()> {
         println!("{name:26}{entry:>16}{create:>16}");
     }
     Ok(())
+}
+
+/// What the image says of its memory when it begins, in KiB.
+fn in_use(text: &str) -> Result<u64> {
+    let before = text.split(" KiB in use").next().filter(|before| before.len() < text.len());
+    let number = before.and_then(|before| before.rsplit(' ').next()?.parse().ok());
+    number.with_context(|| format!("the image did not tell what memory it uses: it said\n{text}"))
 }
 
 /// The lines `measure NAME TICKS` of a run, behind whatever names its VM.
@@ -224,7 +233,13 @@ fn linux(image: &Path, kernel: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::measured;
+    use super::{in_use, measured};
+
+    #[test]
+    fn the_image_tells_its_memory() {
+        assert_eq!(in_use("x 1: 7 MiB free, 2932 KiB in use\nmore").unwrap(), 2932);
+        assert!(in_use("nothing").is_err());
+    }
 
     #[test]
     fn figures_are_found_behind_a_vms_name() {

@@ -55,7 +55,8 @@ extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
     log::set_level(options.level);
     end::set_after_failure(options.reset_after_failure);
     start_hardware(&boot, &acpi, &options);
-    info!("redox-hypervisor {}: {} MiB free", env!("CARGO_PKG_VERSION"), memory::free() >> 20);
+    let (free, used) = (memory::free() >> 20, memory::in_use() >> 10);
+    info!("redox-hypervisor {}: {free} MiB free, {used} KiB in use", env!("CARGO_PKG_VERSION"));
     let files = Files::new(boot.modules.first().cloned().unwrap_or(0..0));
     if thread::spawn(Some(0), move || run(&options, files)).is_none() {
         panic!("no memory for the first thread");

@@ -24,10 +24,12 @@ struct Pool {
     frames: Option<Frames>,
     /// Bytes that guests will have when they touch them.
     promised: u64,
+    /// Bytes of RAM that nobody else had when this program began, itself included.
+    given: u64,
 }
 
 /// A leaf lock.
-static POOL: Mutex<Pool> = Mutex::new(Pool { frames: None, promised: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { frames: None, promised: 0, given: 0 });
 
 unsafe extern "C" {
     static image_start: u8;
@@ -49,6 +51,8 @@ fn image() -> Range<u64> {
 /// where other CPUs start, are moved.
 pub fn init(boot: &mut BootInfo) {
     let mut taken = boot.modules.clone();
+    let mut given = 0;
+    each_free(boot, &taken, LOW..u64::MAX, &mut |free| given += free.end - free.start);
     let room = taken.try_push(image()).is_ok();
     assert!(room, "too many boot modules");
     let ram = || boot.regions.iter().filter(|region| region.kind == RegionKind::Ram);
@@ -59,7 +63,10 @@ pub fn init(boot: &mut BootInfo) {
     assert!(room, "too many boot modules");
     // SAFETY: free RAM, which is not added below; `boot.s` maps it, and so does `space`.
     let frames = unsafe { Frames::new(window(0), window(tables.start), end) };
-    POOL.lock().frames = Some(frames);
+    {
+        let mut pool = POOL.lock();
+        (pool.frames, pool.given) = (Some(frames), given);
+    }
     add(boot, &taken, LOW..BOOT_MAPPED);
     for module in boot.modules.iter_mut().filter(|module| module.start < LOW) {
         let Some(moved) = move_up(module) else { panic!("no RAM for a boot module") };
@@ -117,6 +124,12 @@ fn each_free(
 /// Free bytes.
 pub fn free() -> u64 {
     POOL.lock().frames.as_ref().map_or(0, Frames::free_bytes)
+}
+
+/// Bytes in use: the image, its tables, its heap, and what guests have touched.
+pub fn in_use() -> u64 {
+    let pool = POOL.lock();
+    pool.given.saturating_sub(pool.frames.as_ref().map_or(0, Frames::free_bytes))
 }
 
 /// A frame with garbage in it. What is promised to guests is not taken.
