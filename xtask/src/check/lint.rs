@@ -28,6 +28,7 @@ pub fn clippy() -> Result<Tally> {
             // targets.
             Some(name) => {
                 let folder = format!("{name}-build");
+                command.arg("--all-features");
                 command.env("CARGO_TARGET_DIR", paths::target().join(folder))
             }
             None => command.args(["--all-targets", "--features", "system-tests/image"]),

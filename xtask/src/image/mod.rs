@@ -59,7 +59,8 @@ pub fn run(options: &Options) -> Result<i32> {
         println!("{tally}");
         return Ok(i32::from(tally.failed > 0));
     }
-    let image = build()?;
+    let tests_itself = options.words.iter().any(|word| SELF_TEST.contains(&word.as_str()));
+    let image = if tests_itself { build_with_self_test()? } else { build()? };
     let size = fs::metadata(&image)?.len();
     process::say(&format!("{}: {} KiB", image.display(), size.div_ceil(1024)));
     if !options.run {
@@ -185,14 +186,26 @@ pub fn hardware(command: &mut Command, memory: u32, cpus: u32) {
     command.arg("-m").arg(format!("{memory}M")).arg("-smp").arg(cpus.to_string());
 }
 
+/// Words of its command line that only an image with its self-test knows.
+const SELF_TEST: [&str; 2] = ["selftest", "bench"];
+
 /// Builds the image and returns where it is.
 pub fn build() -> Result<PathBuf> {
-    process::say("building the bare-metal image");
+    build_with(&[], "redox-hypervisor.elf")
+}
+
+/// Builds the image with its self-test in it and returns where it is.
+pub fn build_with_self_test() -> Result<PathBuf> {
+    build_with(&["--features", "self-test"], "redox-hypervisor-self-test.elf")
+}
+
+fn build_with(options: &[&str], name: &str) -> Result<PathBuf> {
+    process::say(&format!("building the bare-metal image, {name}"));
     let library = rust_src::standard_library(TARGET)?;
     let target = paths::target().join("image");
     let mut command = process::cargo();
     command.current_dir(paths::root().join("host/baremetal/image"));
-    command.args(["build", "--quiet", "--release", "--target", TARGET]);
+    command.args(["build", "--quiet", "--release", "--target", TARGET]).args(options);
     library.apply(&mut command);
     if matches!(library, rust_src::StandardLibrary::Source(_)) {
         command.arg("-Zbuild-std-features=compiler-builtins-mem");
@@ -203,7 +216,7 @@ pub fn build() -> Result<PathBuf> {
     process::run(&mut command)?;
     let linked = target.join(TARGET).join("release/redox-hypervisor");
     ensure!(linked.is_file(), "cargo built no {}", linked.display());
-    let image = target.join("redox-hypervisor.elf");
+    let image = target.join(name);
     fs::write(&image, pack::pack(&fs::read(&linked)?)?)?;
     Ok(image)
 }

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+#[cfg(feature = "self-test")]
 mod bench;
 mod boot;
 mod console;
@@ -19,6 +20,7 @@ mod memory;
 mod platform;
 mod power;
 mod scheduled;
+#[cfg(feature = "self-test")]
 mod selftest;
 mod serial;
 mod smp;
@@ -79,15 +81,28 @@ fn start_hardware(boot: &BootInfo, acpi: &Acpi, options: &Options) {
     smp::start(boot, madt, own, options.cpus);
 }
 
+/// An exception, to see what is printed.
+fn crash() {
+    // SAFETY: an undefined instruction by design; it does not come back.
+    unsafe { core::arch::asm!("ud2") };
+}
+
 /// The first thread.
 fn run(options: &Options, files: Files) {
     for word in &options.unknown {
         warning!("the command line's \"{word}\" means nothing: docs/baremetal.md lists what does");
     }
     match options.task {
+        #[cfg(feature = "self-test")]
         Task::SelfTest => end::exit(selftest::run()),
-        Task::Crash => selftest::crash(),
+        #[cfg(feature = "self-test")]
         Task::Bench => end::exit(bench::run()),
+        #[cfg(not(feature = "self-test"))]
+        Task::SelfTest | Task::Bench => {
+            warning!("this image was built without its self-test: docs/baremetal.md tells how");
+            end::exit(false);
+        }
+        Task::Crash => crash(),
         Task::Guests => {}
     }
     let machines = Machines::new(files);

@@ -191,9 +191,3 @@ fn vcpus(_: &Machine) -> bool {
     let host = Host { backend: &backend, interrupted: thread::take_interrupts };
     backend_conformance::run(&host, &mut tell) & backend_conformance::machine::run(&host, &mut tell)
 }
-
-/// `crash` on the command line: an exception, to see what is printed.
-pub fn crash() {
-    // SAFETY: an undefined instruction by design; it does not come back.
-    unsafe { core::arch::asm!("ud2") };
-}
