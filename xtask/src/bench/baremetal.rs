@@ -53,7 +53,7 @@ pub fn measure(options: &Options) -> Result<()> {
     starts(&image, &kernel)?;
     exits(&image, &kernel, options)?;
     if !options.no_linux {
-        linux(&image, &kernel)?;
+        linux(&image, &kernel, options)?;
     }
     Ok(())
 }
@@ -189,8 +189,9 @@ fn on_kvm(description: &str, kernel: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(measured(&text))
 }
 
-/// Debian's kernel from its first instruction to init: on the bare machine, and on the image.
-fn linux(image: &Path, kernel: &Path) -> Result<()> {
+/// Debian's kernel from its first instruction to init: on the bare machine, on the image, and on
+/// Linux's KVM in that machine.
+fn linux(image: &Path, kernel: &Path, options: &Options) -> Result<()> {
     let debian = kernel::get()?;
     let mut files = Files::default();
     files.add_file("/bin/busybox", &programs::busybox()?)?;
@@ -228,8 +229,47 @@ fn linux(image: &Path, kernel: &Path) -> Result<()> {
         spent.host_kernel + spent.host_user,
         spent.vmruns
     );
+    if !options.no_kvm {
+        let kvm = linux_on_kvm(&description, &debian.image, &initrd, kernel)?;
+        let (all, ratio) = (kvm.total(), kvm.total() as f64 / bare as f64);
+        println!("Linux's KVM, redox-vm     {all:>16}  ratio {ratio:.4}");
+        println!("  VMRUNs                  {:>16}", kvm.vmruns);
+    }
     Ok(())
 }
+
+/// From the first instruction to init on KVM, driven by `redox-vm`: what comes before is counted
+/// with the test kernel, whose first instruction is a marker, and taken off.
+fn linux_on_kvm(description: &str, linux: &Path, initrd: &Path, kernel: &Path) -> Result<Count> {
+    let mut files = vm::own_files()?;
+    files.add_file("/bin/mark", &count::marker()?)?;
+    files.add_bytes("/root/linux.toml", 0o644, description.as_bytes().to_vec());
+    files.add_file("/root/vmlinuz", linux)?;
+    files.add_file("/root/initramfs.cpio", initrd)?;
+    let first = type1("512M", "test-kernel", "cmdline = \"end=off\"");
+    files.add_bytes("/root/first.toml", 0o644, first.into_bytes());
+    files.add_file("/root/test-kernel", kernel)?;
+    process::say("Linux on Linux's KVM");
+    let machine =
+        Machine { name: "bench".into(), count: true, memory: MEMORY, ..Machine::default() };
+    // Once for the page cache, then counted.
+    let script = "cd /root; run() { redox-vm run --backend=kvm $1.toml </dev/null; }\n\
+                  cat * >/dev/null; run first\n\
+                  for vm in first linux; do mark /bin/busybox true; run $vm; done\n";
+    let outcome = machine.run(files, script, |_| ())?;
+    // Markers: the first kernel; a pair and the second one; a pair and init's pair; the end.
+    let [_, _, start, first, _, begin, init, ..] = outcome.counts[..] else {
+        anyhow::bail!("{} markers were reached, not 8: see {}", outcome.counts.len(), LOG);
+    };
+    let before = first.since(start);
+    let mut spent = init.since(begin);
+    spent.host_kernel = spent.host_kernel.saturating_sub(before.host_kernel);
+    spent.host_user = spent.host_user.saturating_sub(before.host_user);
+    Ok(spent)
+}
+
+/// Where the test machine's words are.
+const LOG: &str = "target/xtask/vm/bench/kernel.log";
 
 #[cfg(test)]
 mod tests {
