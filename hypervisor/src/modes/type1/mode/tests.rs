@@ -240,10 +240,13 @@ fn a_vm_is_stopped_and_goes_on_and_starts_anew_after_its_end() {
     let lives = Arc::new(AtomicU32::new(0));
     let count = lives.clone();
     let bench = bench(1, move |_, cpu| {
-        count.fetch_add(1, Ordering::SeqCst);
+        let life = count.fetch_add(1, Ordering::SeqCst);
         cpu.out(0xe9, b'!');
         cpu.out(0xe9, b'\n');
-        cpu.spin();
+        // It may be stopped before it computes: then the interrupt has come already.
+        if life > 0 || cpu.events.is_empty() {
+            cpu.spin();
+        }
         cpu.off();
     });
     let vm = bench.mode.create_vm(config(1)).unwrap();
