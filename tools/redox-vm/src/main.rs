@@ -11,6 +11,7 @@ mod firmware;
 mod hvt;
 mod qemu;
 mod run;
+mod signals;
 mod stats;
 mod tender;
 mod type1;

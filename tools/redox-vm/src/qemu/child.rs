@@ -3,19 +3,16 @@
 
 #![allow(unsafe_code)]
 
+use crate::signals::{ENDS, Signals};
 use host_linux::begin::begin;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
-use std::mem::zeroed;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
-use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
-/// Signals that end the machine.
-const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 const STACK: usize = 64 << 10;
 
 /// How it ended.
@@ -31,13 +28,17 @@ pub enum Ended {
 /// # Errors
 /// In words for a person.
 pub fn run(command: &mut Command) -> Result<Ended, String> {
-    mask(libc::SIG_BLOCK).map_err(|e| format!("cannot block signals: {e}"))?;
+    let signals = Signals::of(&ENDS);
+    signals.block().map_err(|e| format!("cannot block signals: {e}"))?;
     // SAFETY: the child makes two system calls, which write no memory.
     unsafe {
-        command.pre_exec(|| {
-            mask(libc::SIG_UNBLOCK)?;
+        command.pre_exec(move || {
+            signals.unblock()?;
             // It shall not go on without us, whatever ends us.
-            done(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))
+            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
         });
     }
     let mut child = command.spawn().map_err(|e| format!("cannot start QEMU: {e}"))?;
@@ -48,7 +49,7 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
         .map_err(|e| format!("cannot watch QEMU: {e}"))?;
     let signal = Arc::new(AtomicI32::new(0));
     let seen = Arc::clone(&signal);
-    begin("signals", STACK, move || pass_on(&process, &seen))
+    begin("signals", STACK, move || pass_on(&signals, &process, &seen))
         .map_err(|e| format!("cannot start a thread: {e}"))?;
     let ended = child.wait().map_err(|e| format!("cannot wait for QEMU: {e}"))?;
     Ok(match signal.load(SeqCst) {
@@ -58,37 +59,12 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
 }
 
 /// Waits for signals for ever; each ends the process.
-fn pass_on(process: &OwnedFd, seen: &AtomicI32) {
-    let set = set();
+fn pass_on(signals: &Signals, process: &OwnedFd, seen: &AtomicI32) {
     loop {
-        // SAFETY: the set is initialised, and nothing is asked about the signal.
-        let signal = unsafe { libc::sigwaitinfo(&raw const set, null_mut()) };
-        if signal > 0 {
+        if let Some(signal) = signals.wait() {
             seen.store(signal, SeqCst);
             // One that has ended already has.
             let _ = pidfd_send_signal(process, Signal::TERM);
         }
     }
-}
-
-fn mask(how: i32) -> io::Result<()> {
-    let set = set();
-    // SAFETY: the set is initialised.
-    done(unsafe { libc::sigprocmask(how, &raw const set, null_mut()) })
-}
-
-fn set() -> libc::sigset_t {
-    // SAFETY: all zeros is a set, which is then made an empty one.
-    unsafe {
-        let mut set: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in ENDS {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
-}
-
-fn done(result: i32) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -6,36 +6,29 @@
 #![allow(unsafe_code)]
 
 use super::End;
+use crate::signals::{ENDS, Signals};
 use host_linux::begin::begin;
 use host_linux::confine::Rule;
 use host_linux::terminal::RawTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 const STACK: usize = 64 << 10;
 
 /// The terminal that vCPUs and signals share.
 pub type Terminal = Mutex<Option<RawTerminal>>;
 
-fn set() -> libc::sigset_t {
-    // SAFETY: all zeros is a set, which is then made an empty one.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in ENDS.into_iter().chain([libc::SIGTSTP]) {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
+fn all() -> Signals {
+    let [int, term, hup, quit] = ENDS;
+    Signals::of(&[int, term, hup, quit, libc::SIGTSTP])
 }
 
 /// Blocks them in this thread and those that it will start. A console that is gone is an error,
 /// not a signal.
 pub fn block() {
-    let set = set();
-    // SAFETY: the set is initialised; ignoring a signal involves no memory.
+    // Of a set that there is, the system refuses nothing.
+    let _ = all().block();
+    // SAFETY: ignoring a signal involves no memory.
     unsafe {
-        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
@@ -45,13 +38,12 @@ pub fn block() {
 pub fn start(end: &Arc<End>, terminal: &Arc<Terminal>) -> std::io::Result<()> {
     let (end, terminal) = (Arc::clone(end), Arc::clone(terminal));
     let work = move || {
-        let set = set();
+        let all = all();
         loop {
-            // SAFETY: the set is initialised, and nothing is asked about the signal.
-            match unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) } {
-                libc::SIGTSTP => stop(&terminal),
-                signal @ 1.. => end.by_signal(signal),
-                _ => {}
+            match all.wait() {
+                Some(libc::SIGTSTP) => stop(&terminal),
+                Some(signal) => end.by_signal(signal),
+                None => {}
             }
         }
     };
