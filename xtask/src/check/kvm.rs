@@ -56,7 +56,9 @@ fn script(filter: Option<&str>) -> String {
 /// The test programs of the package, static where this machine can link so.
 fn test_programs() -> Result<Vec<PathBuf>> {
     let mut command = process::cargo();
-    command.args(["test", "--quiet", "--no-run", "--message-format=json"]);
+    command.args(["test", "--quiet", "--no-run"]);
+    // The compiler's own words stay on standard error.
+    command.arg("--message-format=json-render-diagnostics");
     command.args(["--package", SYSTEM, "--package", BACKEND]);
     tender::link_statically(&mut command)?;
     let mut found = Vec::new();
