@@ -11,12 +11,13 @@ pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
     described("kvm", scratch, vcpus, "", cmdline)
 }
 
-/// The same with a line for `[vm]`, such as `cpus = [0]`.
+/// The same on this backend, with a vCPU on each of these CPUs.
 ///
 /// # Panics
 /// As [`machine`].
-pub fn pinned(scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tender {
-    described("kvm", scratch, vcpus, line, cmdline)
+pub fn pinned(backend: &str, scratch: &Scratch, cpus: &[u32], cmdline: &str) -> Tender {
+    let (vcpus, line) = (u32::try_from(cpus.len()), format!("cpus = {cpus:?}"));
+    described(backend, scratch, vcpus.expect("few CPUs"), &line, cmdline)
 }
 
 /// The same with one vCPU on another backend.

@@ -50,6 +50,32 @@ fn linux_has_its_disk_and_its_network() {
     assert!(fs::read(disk).unwrap().starts_with(b"written in the guest\n"));
 }
 
+/// The emulated machine has a CPU for each, beside the one that runs no guest. Where this machine
+/// has one CPU only, they share that.
+#[test]
+fn linux_has_two_processors() {
+    let mut linux = Machine::linux_on(QEMU, 2, "");
+    assert_eq!(linux.shell("nproc"), "2");
+    let sum = "for i in 1 2 3 4 5 6; do seq 1 2000 | sha256sum; done | sort -u | wc -l";
+    let both = format!("taskset 1 sh -c '{sum}' > /tmp/0 & taskset 2 sh -c '{sum}' > /tmp/1; wait");
+    linux.shell(&both);
+    assert_eq!(linux.shell("cat /tmp/0 /tmp/1"), "1\n1");
+    assert_eq!(linux.shell("dmesg | grep -cE 'WARNING:|Call Trace|BUG:|Oops'"), "0");
+    linux.type_line("exit");
+    let run = linux.wait();
+    assert_eq!(run.status, Some(0), "{run:#?}");
+}
+
+/// In this machine's numbers.
+#[test]
+fn a_cpu_that_is_not_there_is_refused() {
+    let scratch = Scratch::new();
+    let run = test_kernel::pinned(QEMU, &scratch, &[1023], "do=spin");
+    run.spawn()
+        .finish_within(LIMIT)
+        .assert_ends(1, "test: `cpus` names CPU 1023, which is not there");
+}
+
 #[test]
 fn a_unikernels_words_and_status_come_back() {
     let hello = system_tests::unikernel("hello");

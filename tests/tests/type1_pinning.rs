@@ -10,8 +10,7 @@ fn type1_vcpus_run_where_they_are_pinned() {
     }
     let (own, first, last) = own_cpus();
     let scratch = Scratch::new();
-    let cpus = format!("cpus = [{last}, {first}]");
-    let mut running = test_kernel::pinned(&scratch, 2, &cpus, "do=spin").spawn();
+    let mut running = test_kernel::pinned("kvm", &scratch, &[last, first], "do=spin").spawn();
     running.expect("begin spin");
     for (name, cpus) in thread_cpus(running.pid()) {
         let expected = match &*name {
@@ -25,6 +24,6 @@ fn type1_vcpus_run_where_they_are_pinned() {
     }
     running.signal(15);
     running.finish().assert_ends(1, "Exiting on signal 15");
-    let run = test_kernel::pinned(&scratch, 1, "cpus = [1023]", "do=list").run();
+    let run = test_kernel::pinned("kvm", &scratch, &[1023], "do=list").run();
     run.assert_ends(1, "test: `cpus` names CPU 1023, which is not there: this process may use ");
 }

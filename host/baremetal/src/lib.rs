@@ -14,6 +14,7 @@ pub mod acpi;
 pub mod boot;
 pub mod bundle;
 pub mod console;
+pub mod cpus;
 pub mod disk;
 pub mod frames;
 pub mod net;

@@ -1,5 +1,6 @@
 //! The image's command line: words, `NAME` or `NAME=VALUE`.
 
+use crate::cpus::GuestCpus;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -71,6 +72,8 @@ pub struct Options {
     pub console: bool,
     /// CPUs that are used at most.
     pub cpus: u32,
+    /// Those of them that guests may use, or what is wrong with that word.
+    pub guest_cpus: Result<GuestCpus, String>,
     /// Words that mean nothing.
     pub unknown: Vec<String>,
 }
@@ -87,6 +90,7 @@ impl Options {
             attach: None,
             console: true,
             cpus: u32::MAX,
+            guest_cpus: Ok(GuestCpus::default()),
             unknown: Vec::new(),
         };
         for word in line.split_ascii_whitespace() {
@@ -116,6 +120,7 @@ impl Options {
             ("console", "on") => self.console = true,
             ("console", "off") => self.console = false,
             ("cpus", count) => self.cpus = count.parse().ok().filter(|count| *count > 0)?,
+            ("guest-cpus", text) => self.guest_cpus = GuestCpus::parse(text),
             _ => return None,
         }
         Some(())
@@ -135,6 +140,9 @@ mod tests {
         assert_eq!(options.start, Start::These(["a", "b"].map(Into::into).into()));
         assert_eq!(options.attach.as_deref(), Some("a"));
         assert!(options.exit && !options.console && options.unknown.is_empty());
+        let some = Options::parse("guest-cpus=1-");
+        assert_eq!(some.guest_cpus, GuestCpus::parse("1-"));
+        assert!(Options::parse("guest-cpus=all").guest_cpus.is_err());
         let options = Options::parse("log=loud cpus=0 quiet panic=never");
         assert_eq!(options.unknown, ["log=loud", "cpus=0", "quiet", "panic=never"]);
         assert_eq!(Options { unknown: Vec::new(), ..options }, Options::parse(""));

@@ -2,14 +2,16 @@
 //!
 //! Threads give way by themselves; what preempts a guest is its exit at a host interrupt, after
 //! which its thread may give way. All threads that are ready stand in one queue, first come,
-//! first served; a pinned thread is passed over by every CPU but its own. A thread that waits has
-//! a token, as with the standard library's `park`: a wake-up that comes first is not lost.
+//! first served; a thread is passed over by every CPU that is not one of its own. A thread that
+//! waits has a token, as with the standard library's `park`: a wake-up that comes first is not lost.
 //!
 //! Order of calls for one thread: [`Scheduler::spawn`]; then, by the CPU that runs it,
-//! [`Scheduler::give_way`], [`Scheduler::park`] or [`Scheduler::exit`], each followed by
-//! [`Scheduler::next`]. [`Scheduler::unpark`] may come from anywhere at any time. Nothing but
-//! `spawn` allocates.
+//! [`Scheduler::give_way`], [`Scheduler::hand_on`], [`Scheduler::park`] or [`Scheduler::exit`],
+//! each followed by [`Scheduler::next`]. [`Scheduler::unpark`] may come from anywhere at any time.
+//! Nothing but `spawn` allocates. A CPU that a [`Wake`] names has to be told: it counts as idle no
+//! more.
 
+use crate::cpus::CpuSet;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -33,8 +35,9 @@ struct Slot<T> {
     state: State,
     /// A wake-up that came while it did not wait.
     token: bool,
-    pin: Option<u32>,
-    /// Where it ran last.
+    /// Where it may run.
+    on: CpuSet,
+    /// Where it ran last; at first one of those.
     cpu: u32,
     data: Option<T>,
 }
@@ -54,8 +57,8 @@ pub struct Scheduler<T> {
     ready: VecDeque<ThreadId>,
     /// Waiting threads that have a deadline, the earliest last.
     sleepers: Vec<(u64, ThreadId)>,
-    /// Bit `n`: CPU `n` has nothing to do.
-    idle: [u64; 4],
+    /// CPUs that have nothing to do.
+    idle: CpuSet,
     live: u32,
 }
 
@@ -72,13 +75,13 @@ impl<T> Scheduler<T> {
             slots: Vec::new(),
             ready: VecDeque::new(),
             sleepers: Vec::new(),
-            idle: [0; 4],
+            idle: CpuSet::NONE,
             live: 0,
         }
     }
 
-    /// A new thread, ready to run, on one CPU only if `pin`. `None` where there is no memory.
-    pub fn spawn(&mut self, pin: Option<u32>, data: T) -> Option<(ThreadId, Wake)> {
+    /// A new thread, ready to run, on these CPUs only. `None` where there is no memory.
+    pub fn spawn(&mut self, on: CpuSet, data: T) -> Option<(ThreadId, Wake)> {
         let free = self.slots.iter().position(|slot| slot.state == State::Free);
         let index = free.unwrap_or(self.slots.len());
         let threads = self.slots.len().max(index + 1);
@@ -86,13 +89,15 @@ impl<T> Scheduler<T> {
         self.sleepers.try_reserve(threads - self.sleepers.len()).ok()?;
         if free.is_none() {
             self.slots.try_reserve(1).ok()?;
-            let cpu = pin.unwrap_or(0);
             let state = State::Free;
-            self.slots.push(Slot { generation: 0, state, token: false, pin, cpu, data: None });
+            self.slots.push(Slot { generation: 0, state, token: false, on, cpu: 0, data: None });
         }
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
-        (slot.token, slot.pin, slot.cpu) = (false, pin, pin.unwrap_or(slot.cpu));
+        (slot.token, slot.on) = (false, on);
+        if !on.has(slot.cpu) {
+            slot.cpu = on.first().unwrap_or(0);
+        }
         slot.data = Some(data);
         let id = ThreadId { index: u32::try_from(index).ok()?, generation: slot.generation };
         self.live += 1;
@@ -115,7 +120,7 @@ impl<T> Scheduler<T> {
     }
 
     fn may_run(&self, id: ThreadId, cpu: u32) -> bool {
-        self.slot(id).is_some_and(|slot| slot.pin.is_none_or(|pin| pin == cpu))
+        self.slot(id).is_some_and(|slot| slot.on.has(cpu))
     }
 
     fn slot(&self, id: ThreadId) -> Option<&Slot<T>> {
@@ -133,40 +138,32 @@ impl<T> Scheduler<T> {
         self.slot_mut(id)?.data.as_mut()
     }
 
-    fn make_ready(&mut self, id: ThreadId) -> Wake {
-        let Some(slot) = self.slot_mut_any(id) else { return Wake::Nobody };
+    fn queue(&mut self, id: ThreadId) -> Option<(CpuSet, u32)> {
+        let slot = self.slot_mut_any(id)?;
         slot.state = State::Ready;
-        let (pin, last) = (slot.pin, slot.cpu);
+        let whereabouts = (slot.on, slot.cpu);
         // There is room: one place for each thread.
         self.ready.push_back(id);
-        Wake::Cpu(pin.unwrap_or_else(|| self.idle_cpu(last).unwrap_or(last)))
+        Some(whereabouts)
+    }
+
+    fn make_ready(&mut self, id: ThreadId) -> Wake {
+        let Some((on, last)) = self.queue(id) else { return Wake::Nobody };
+        let idle = if self.idle.has(last) { Some(last) } else { self.idle.and(&on).first() };
+        if let Some(idle) = idle {
+            // It is told once: the next thread is another's.
+            self.idle.put(idle, false);
+        }
+        Wake::Cpu(idle.unwrap_or(last))
     }
 
     fn slot_mut_any(&mut self, id: ThreadId) -> Option<&mut Slot<T>> {
         self.slots.get_mut(usize::try_from(id.index).ok()?)
     }
 
-    /// An idle CPU: this one if it is.
-    fn idle_cpu(&self, first: u32) -> Option<u32> {
-        if self.is_idle(first) {
-            return Some(first);
-        }
-        let word = self.idle.iter().position(|word| *word != 0)?;
-        u32::try_from(word).ok().map(|number| number * 64 + self.idle[word].trailing_zeros())
-    }
-
-    fn is_idle(&self, cpu: u32) -> bool {
-        let word = usize::try_from(cpu / 64).unwrap_or(usize::MAX);
-        self.idle.get(word).is_some_and(|word| word >> (cpu % 64) & 1 != 0)
-    }
-
     /// Notes whether a CPU has nothing to do.
     pub fn set_idle(&mut self, cpu: u32, idle: bool) {
-        let word = usize::try_from(cpu / 64).unwrap_or(usize::MAX);
-        if let Some(word) = self.idle.get_mut(word) {
-            let bit = 1 << (cpu % 64);
-            *word = if idle { *word | bit } else { *word & !bit };
-        }
+        self.idle.put(cpu, idle);
     }
 
     /// The thread that this CPU is to run now, if there is one; it counts as running.
@@ -181,8 +178,16 @@ impl<T> Scheduler<T> {
 
     /// The running thread lets others run first.
     pub fn give_way(&mut self, id: ThreadId) {
-        if self.slot(id).is_some_and(|slot| slot.state == State::Running) {
-            self.make_ready(id);
+        if self.running_on(id).is_some() {
+            self.queue(id);
+        }
+    }
+
+    /// The same for one that would rather go on: an idle CPU is to take it.
+    pub fn hand_on(&mut self, id: ThreadId) -> Wake {
+        match self.running_on(id) {
+            Some(_) => self.make_ready(id),
+            None => Wake::Nobody,
         }
     }
 
@@ -250,14 +255,14 @@ impl<T> Scheduler<T> {
 mod tests {
     use super::*;
 
-    fn spawn(s: &mut Scheduler<u32>, pin: Option<u32>, data: u32) -> ThreadId {
-        s.spawn(pin, data).unwrap().0
+    fn spawn(s: &mut Scheduler<u32>, data: u32) -> ThreadId {
+        s.spawn(CpuSet::ALL, data).unwrap().0
     }
 
     #[test]
     fn ready_threads_take_turns() {
         let mut s = Scheduler::new();
-        let ids: [_; 3] = core::array::from_fn(|i| spawn(&mut s, None, u32::try_from(i).unwrap()));
+        let ids: [_; 3] = core::array::from_fn(|i| spawn(&mut s, u32::try_from(i).unwrap()));
         for round in 0..7 {
             let id = s.next(0).unwrap();
             assert_eq!(id, ids[round % 3]);
@@ -269,9 +274,9 @@ mod tests {
     #[test]
     fn a_pinned_thread_waits_for_its_cpu() {
         let mut s = Scheduler::new();
-        let (pinned, wake) = s.spawn(Some(2), 0).unwrap();
+        let (pinned, wake) = s.spawn(CpuSet::one(2), 0).unwrap();
         assert_eq!(wake, Wake::Cpu(2));
-        let free = spawn(&mut s, None, 1);
+        let free = spawn(&mut s, 1);
         assert_eq!(s.next(0), Some(free));
         assert_eq!(s.next(0), None);
         assert!(!s.has_work(1) && s.has_work(2));
@@ -280,9 +285,27 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_stays_on_the_cpus_that_it_may_use() {
+        let mut s = Scheduler::new();
+        let mut on = CpuSet::one(1);
+        on.put(2, true);
+        s.set_idle(0, true);
+        let (id, wake) = s.spawn(on, 0).unwrap();
+        assert_eq!((wake, s.next(0), s.next(3)), (Wake::Cpu(1), None, None));
+        assert_eq!(s.next(2), Some(id));
+        s.park(id, None);
+        // Neither the idle one that is not its own, nor the first of its own.
+        assert_eq!((s.unpark(id), s.next(0)), (Wake::Cpu(2), None));
+        assert_eq!(s.next(2), Some(id));
+        s.park(id, None);
+        s.set_idle(1, true);
+        assert_eq!((s.unpark(id), s.next(1)), (Wake::Cpu(1), Some(id)));
+    }
+
+    #[test]
     fn a_wake_up_is_never_lost() {
         let mut s = Scheduler::new();
-        let id = spawn(&mut s, None, 0);
+        let id = spawn(&mut s, 0);
         assert_eq!(s.next(0), Some(id));
         assert_eq!(s.unpark(id), Wake::Nobody);
         assert!(!s.park(id, Some(5)));
@@ -301,7 +324,7 @@ mod tests {
     #[test]
     fn sleepers_wake_in_the_order_of_their_deadlines() {
         let mut s = Scheduler::new();
-        let ids: [_; 4] = core::array::from_fn(|i| spawn(&mut s, None, u32::try_from(i).unwrap()));
+        let ids: [_; 4] = core::array::from_fn(|i| spawn(&mut s, u32::try_from(i).unwrap()));
         for (cpu, deadline) in [(0, 30), (1, 10), (0, 20), (1, 10)] {
             let id = s.next(cpu).unwrap();
             assert!(s.park(id, Some(deadline)));
@@ -325,7 +348,7 @@ mod tests {
     fn an_idle_cpu_is_told_first() {
         let mut s = Scheduler::new();
         s.set_idle(70, true);
-        let (id, wake) = s.spawn(None, 0).unwrap();
+        let (id, wake) = s.spawn(CpuSet::ALL, 0).unwrap();
         assert_eq!(wake, Wake::Cpu(70));
         assert_eq!(s.next(3), Some(id));
         s.park(id, None);
@@ -340,12 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn each_idle_cpu_is_told_of_another_thread() {
+        let mut s = Scheduler::new();
+        [1, 2].into_iter().for_each(|cpu| s.set_idle(cpu, true));
+        let told: [_; 3] = core::array::from_fn(|_| s.spawn(CpuSet::ALL, 0).unwrap().1);
+        assert_eq!(told, [1, 2, 0].map(Wake::Cpu));
+        // The one that gives way to a pinned one goes on elsewhere.
+        let first = s.next(1).unwrap();
+        s.set_idle(2, true);
+        assert_eq!(s.hand_on(first), Wake::Cpu(2));
+    }
+
+    #[test]
     fn the_name_of_an_ended_thread_names_nothing() {
         let mut s = Scheduler::new();
-        let old = spawn(&mut s, None, 7);
+        let old = spawn(&mut s, 7);
         assert_eq!(s.next(0), Some(old));
         assert_eq!((s.exit(old), s.live()), (Some(7), 0));
-        let new = spawn(&mut s, None, 8);
+        let new = spawn(&mut s, 8);
         assert_ne!(old, new);
         assert_eq!(s.unpark(old), Wake::Nobody);
         assert!(s.data(old).is_none() && !s.park(old, None));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::image::{Test, boot_all, expect};
+use super::image::{GUESTS, Test, boot_all, expect};
 use super::log;
 use super::tally::Tally;
 use crate::image::{self, GOOD, PROMPT, Start, Trial, bundle};
@@ -60,16 +60,14 @@ fn module(name: &str, configs: &[(&str, String)], files: &[PathBuf]) -> Result<P
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// Machines with several CPUs run no guest on the first one: QEMU's emulation has a race there
-/// (docs/testing.md, "The test machine"). These have two for guests.
+/// (docs/testing.md, "The test machine"). These have two for guests, by the words of [`GUESTS`].
 const CPUS: u32 = 3;
 
-/// Linux, on these CPUs.
-fn debian(cpus: &[u32]) -> (&'static str, String) {
+fn debian(vcpus: u32) -> (&'static str, String) {
     let [kernel, initrd] = linux::FILES;
-    let vcpus = cpus.len();
     let text = format!(
         "[vm]\nname = \"linux\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"192M\"\n\
-         cpus = {cpus:?}\n[vm.type1]\nkernel = \"{kernel}\"\ninitrd = \"{initrd}\"\n\
+         [vm.type1]\nkernel = \"{kernel}\"\ninitrd = \"{initrd}\"\n\
          cmdline = \"{CMDLINE}\"\n"
     );
     ("linux", text)
@@ -88,16 +86,15 @@ fn kernel(name: &'static str, vcpus: u32, words: &str) -> (&'static str, String)
     (name, text)
 }
 
-fn hello(name: &'static str, unikernel: &str, cpu: u32) -> (&'static str, String) {
+fn hello(name: &'static str, unikernel: &str) -> (&'static str, String) {
     let text = format!(
-        "[vm]\nname = \"{name}\"\nmode = \"hvt\"\nmemory = \"16M\"\ncpus = [{cpu}]\n\
-         [vm.hvt]\nunikernel = \"{unikernel}.hvt\"\n"
+        "[vm]\nname = \"{name}\"\nmode = \"hvt\"\nmemory = \"16M\"\n[vm.hvt]\nunikernel = \"{unikernel}.hvt\"\n"
     );
     (name, text)
 }
 
 fn linux_shell(image: &Path) -> Result<()> {
-    let module = module("linux-1", &[debian(&[0])], &debian_files())?;
+    let module = module("linux-1", &[debian(1)], &debian_files())?;
     let load = "load 5";
     let complaints = format!("echo $(dmesg | grep -cE '{COMPLAINTS}') complaints");
     let typed = [
@@ -121,7 +118,7 @@ const ALL_RIGHT: &str = "\nload: all of it was right\n";
 /// Afterwards the guest still answers, and its log has no warning that it does not have on the
 /// bare machine, too.
 fn linux_under_load(image: &Path) -> Result<()> {
-    let module = module("linux-4", &[debian(&[1, 2, 1, 2])], &debian_files())?;
+    let module = module("linux-4", &[debian(4)], &debian_files())?;
     let load = format!("load {LOAD}");
     let typed = [
         (SHELL, "echo $(nproc) processors"),
@@ -130,7 +127,8 @@ fn linux_under_load(image: &Path) -> Result<()> {
         (SHELL, "dmesg -r"),
         (SHELL, "poweroff -f"),
     ];
-    let start = Start::Kernel { image, words: "attach=linux exit", module: Some(&module) };
+    let words = &format!("attach=linux exit {GUESTS}");
+    let start = Start::Kernel { image, words, module: Some(&module) };
     let boot = Trial { start, cpus: CPUS, devices: &[], typed: &typed }.boot()?;
     let parts = ["\n4 processors\n", ALL_RIGHT, "\n42 is an answer\n", "Power down"];
     expect(&boot, Some(GOOD), &parts)?;
@@ -152,16 +150,12 @@ fn bare_linux() -> Result<String> {
 }
 
 fn side_by_side(image: &Path) -> Result<()> {
-    let configs = [
-        debian(&[1, 2]),
-        hello("one", "hello", 1),
-        hello("two", "clock", 2),
-        hello("three", "hello", 1),
-    ];
+    let configs =
+        [debian(2), hello("one", "hello"), hello("two", "clock"), hello("three", "hello")];
     let mut files = debian_files();
     files.extend(["hello", "clock"].map(|name| paths::unikernels().join(format!("{name}.hvt"))));
     let module = module("side-by-side", &configs, &files)?;
-    let words = "start=all attach=linux exit";
+    let words = &format!("start=all attach=linux exit {GUESTS}");
     let start = Start::Kernel { image, words, module: Some(&module) };
     let typed = [(SHELL, "echo $(nproc) processors"), (SHELL, "poweroff -f")];
     let boot = Trial { start, cpus: CPUS, devices: &[], typed: &typed }.boot()?;

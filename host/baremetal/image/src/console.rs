@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host_baremetal::console::command::{self, Command};
 use host_baremetal::console::editor::Event;
+use host_baremetal::cpus::CpuSet;
 use hypervisor::config::Bytes;
 use hypervisor::mode::ModeKind;
 use hypervisor::vm::{Cause, Exits};
@@ -180,6 +181,11 @@ fn modes(machines: &Machines) {
             mode.max_vcpus,
             Bytes(mode.max_memory)
         );
+    }
+    match &machines.guest_cpus {
+        Ok(guests) if *guests == CpuSet::ALL => {}
+        Ok(guests) => say!("guests run on CPUs {guests}"),
+        Err(error) => say!("{error}"),
     }
     crate::cpu::local::describe(&mut |text| say!("{text}"));
 }

@@ -35,6 +35,7 @@ use ::alloc::vec::Vec;
 use cpu::{apic, ioapic, local};
 use host_baremetal::acpi::Acpi;
 use host_baremetal::boot::BootInfo;
+use host_baremetal::cpus::CpuSet;
 use host_baremetal::options::{Options, Start, Task};
 use hypervisor::vm::VmId;
 use log::{info, warning};
@@ -60,7 +61,7 @@ extern "C" fn rust_start(multiboot: u32, info: u32) -> ! {
     let (free, used) = (memory::free() >> 20, memory::in_use() >> 10);
     info!("redox-hypervisor {}: {free} MiB free, {used} KiB in use", env!("CARGO_PKG_VERSION"));
     let files = Files::new(boot.modules.first().cloned().unwrap_or(0..0));
-    if thread::spawn(Some(0), move || run(&options, files)).is_none() {
+    if thread::spawn(CpuSet::one(0), move || run(&options, files)).is_none() {
         panic!("no memory for the first thread");
     }
     thread::idle()
@@ -105,7 +106,7 @@ fn run(options: &Options, files: Files) {
         Task::Crash => crash(),
         Task::Guests => {}
     }
-    let machines = Machines::new(files);
+    let machines = Machines::new(files, options.guest_cpus.clone());
     if options.exit {
         machines.when_idle(|good| end::exit(good));
     }
@@ -123,6 +124,10 @@ fn run(options: &Options, files: Files) {
 
 /// Makes and starts what the command line says; gives how many VMs run.
 fn start(machines: &Arc<Machines>, options: &Options) -> u32 {
+    if let Err(error) = &machines.guest_cpus {
+        warning!("{error}");
+        return 0;
+    }
     let configs = match (&options.start, machines.configs()) {
         (Start::These(names), _) => names.clone(),
         (Start::All, Ok(names)) => names.into_iter().map(Into::into).collect(),

@@ -10,6 +10,7 @@ use alloc::string::String;
 use backend_conformance::Host;
 use backend_native::{Frame, GuestRam, Native, Platform};
 use core::sync::atomic::{AtomicU32, Ordering};
+use host_baremetal::cpus::CpuSet;
 use hypervisor::memory::Gpa;
 
 /// A part: whether it went well.
@@ -132,7 +133,7 @@ fn threads(_: &Machine) -> bool {
     let Some(waiter) = thread::current() else { return false };
     let before = thread::live();
     for _ in 0..COUNT {
-        let spawned = thread::spawn(None, move || {
+        let spawned = thread::spawn(CpuSet::ALL, move || {
             thread::give_way();
             DONE.fetch_add(1, Ordering::Relaxed);
             thread::unpark(waiter);
@@ -157,7 +158,7 @@ fn cpus(machine: &Machine) -> bool {
     let Some(waiter) = thread::current() else { return false };
     let count = machine.cpus().min(32);
     for cpu in 0..count {
-        let spawned = thread::spawn(Some(cpu), move || {
+        let spawned = thread::spawn(CpuSet::one(cpu), move || {
             let here = Machine.cpu();
             SEEN.fetch_or(u32::from(here == cpu) << cpu, Ordering::Relaxed);
             thread::unpark(waiter);

@@ -11,6 +11,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use host_baremetal::acpi::madt::Madt;
 use host_baremetal::boot::{BootInfo, RegionKind};
+use host_baremetal::cpus::CpuSet;
 use host_baremetal::paging::Rights;
 
 global_asm!(include_str!("smp.s"), options(att_syntax));
@@ -76,7 +77,7 @@ pub fn start(boot: &BootInfo, madt: &Madt, own: u32, most: u32) {
     }
     debug!("{} CPUs to come", others.len());
     let late: Vec<u32> = others.to_vec();
-    let _ = thread::spawn(Some(0), move || wait_for(&late));
+    let _ = thread::spawn(CpuSet::one(0), move || wait_for(&late));
 }
 
 /// Starts those again that do not come, and gives up on them after a while.

@@ -12,6 +12,7 @@ use crate::time;
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
+use host_baremetal::cpus::CpuSet;
 use host_baremetal::sched::{Scheduler, ThreadId, Wake};
 use hypervisor::sync::Mutex;
 
@@ -35,10 +36,9 @@ pub struct Context {
 // SAFETY: the stack pointer leads to the thread's own stack.
 unsafe impl Send for Context {}
 
-/// Begins a thread, on one CPU only if `pin`. `None` where there is no memory.
-pub fn spawn(pin: Option<u32>, start: impl FnOnce() + Send + 'static) -> Option<ThreadId> {
+/// Begins a thread on these CPUs, of which at least one runs. `None` where there is no memory.
+pub fn spawn(on: CpuSet, start: impl FnOnce() + Send + 'static) -> Option<ThreadId> {
     let stack = Stack::new(STACK_ORDER)?;
-    let pin = pin.filter(|cpu| *cpu < local::count());
     // What `switch` pops: six registers, and where it returns to.
     let top: *mut usize = core::ptr::with_exposed_provenance_mut(stack.top());
     // SAFETY: the new stack is mapped and nobody's yet. At the first instruction of a function
@@ -56,7 +56,7 @@ pub fn spawn(pin: Option<u32>, start: impl FnOnce() + Send + 'static) -> Option<
         attention: AtomicBool::new(false),
     });
     let mut threads = THREADS.lock();
-    let (id, wake) = threads.spawn(pin, context)?;
+    let (id, wake) = threads.spawn(on, context)?;
     told(&threads, wake);
     Some(id)
 }
@@ -153,7 +153,8 @@ pub fn take_interrupts() {
     expire(&mut threads, now);
     let over = now >= local.slice_end.get() && threads.has_work(local.number);
     if let Some(id) = local.current.get().filter(|_| over) {
-        threads.give_way(id);
+        let wake = threads.hand_on(id);
+        told(&threads, wake);
         core::mem::forget(threads);
         switch_away();
     } else {

@@ -6,6 +6,7 @@
 //! writes it there.
 
 mod child;
+mod cpus;
 mod devices;
 mod handed;
 mod programs;
@@ -14,6 +15,7 @@ use crate::bundle::Archive;
 use crate::description::Description;
 use crate::run::Options;
 use child::Ended;
+use cpus::Cpus;
 use devices::Devices;
 use handed::Handed;
 use hypervisor::config::{ModeSpecificConfig, VmConfig};
@@ -44,7 +46,8 @@ pub fn run(description: &Description, options: &Options) -> Result<i32, String> 
 /// In words for a person.
 pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Result<i32, String> {
     let mut devices = Devices::default();
-    let text = devices.take(text, folder)?;
+    let cpus = Cpus::of(vm)?;
+    let text = cpus.renumber(devices.take(text, folder)?)?;
     let mut archive = Archive::default();
     archive.add_text(&vm.name, &text, folder)?;
     let bytes = archive.bytes().map_err(|e| format!("cannot make the boot module: {e}"))?;
@@ -52,11 +55,11 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     let status = Handed::new("status", &[])?;
     let memory = vm.memory.saturating_add(bytes.len() as u64).saturating_add(OVERHEAD);
     let mut command = Command::new(programs::qemu()?);
-    hardware(&mut command, memory, cpus(vm));
+    hardware(&mut command, memory, cpus.count);
     console(&mut command);
     devices.plug(&mut command);
     command.arg("-kernel").arg(programs::image()?).arg("-initrd").arg(module.path());
-    command.arg("-append").arg(words(vm, verbose));
+    command.arg("-append").arg(words(vm, &cpus, verbose));
     command.arg("-debugcon").arg(format!("file:{}", status.path()));
     if verbose {
         tell::warn("backend: qemu (our bare-metal image in an emulated processor)");
@@ -72,21 +75,12 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
 
 /// The image's command line: this VM alone, with the whole terminal, and its end is the end. A
 /// unikernel reads nothing, so it needs no console that reads.
-fn words(vm: &VmConfig, verbose: bool) -> String {
+fn words(vm: &VmConfig, cpus: &Cpus, verbose: bool) -> String {
     let level = if verbose { "info" } else { "warn" };
     let reads = matches!(vm.mode_config, ModeSpecificConfig::Type1(_));
     let console = if reads { "on" } else { "off" };
-    let name = &vm.name;
-    format!("start={name} attach={name} exit console={console} log={level}")
-}
-
-/// CPUs of the emulated machine: those that vCPUs are pinned to, but no more than there really are;
-/// one where nobody asks. With several, QEMU 10 lets a guest on the first of them lose its nested
-/// paging when another loads a floating-point state (docs/testing.md, "The test machine").
-fn cpus(vm: &VmConfig) -> usize {
-    let wanted = vm.cpus.iter().max().map_or(1, |last| last.saturating_add(1));
-    let wanted = usize::try_from(wanted).unwrap_or(1);
-    std::thread::available_parallelism().map_or(1, |count| count.get()).min(wanted)
+    let (name, cpus) = (&vm.name, cpus.word());
+    format!("start={name} attach={name} exit console={console} log={level}{cpus}")
 }
 
 fn hardware(command: &mut Command, memory: u64, cpus: usize) {

@@ -11,6 +11,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use host_baremetal::cpus::CpuSet;
 use host_baremetal::net::MAX_FRAME;
 use host_baremetal::net::switch::{PortId, Sink, Switch};
 use host_baremetal::sched::ThreadId;
@@ -110,7 +111,7 @@ impl Nic {
         let outgoing = Arc::new(Outgoing { frames: Mutex::default(), thread: Mutex::default() });
         let Some(port) = switch.connect(None, outgoing.clone()) else { return };
         let for_thread = outgoing.clone();
-        let spawned = thread::spawn(None, move || self.run(&switch, port, &for_thread));
+        let spawned = thread::spawn(CpuSet::ALL, move || self.run(&switch, port, &for_thread));
         *outgoing.thread.lock() = spawned;
         if spawned.is_none() {
             warning!("no memory for a network's thread");

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use backend_native::Native;
 use clock::MachineClock;
 use host::{Host, Machine};
+use host_baremetal::cpus::{CpuSet, GuestCpus};
 use host_baremetal::sched::ThreadId;
 use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
 use hypervisor::mode::{Hypervisor, ModeCapabilities, Vcpu, VcpuExit, VmInfo};
@@ -41,6 +42,8 @@ const CONFIG: &str = ".toml";
 pub struct Machines {
     hypervisor: Hypervisor,
     machine: Arc<Machine>,
+    /// Where vCPUs may run; what is wrong with the command line's word for it, if anything.
+    pub guest_cpus: Result<CpuSet, String>,
     entries: Mutex<BTreeMap<VmId, Entry>>,
     /// What is called when no vCPU runs any more.
     idle: Mutex<Option<WhenIdle>>,
@@ -82,8 +85,9 @@ pub struct Line {
 }
 
 impl Machines {
-    /// None yet, of the descriptions in this module.
-    pub fn new(files: Files) -> Arc<Self> {
+    /// None yet, of the descriptions in this module; their vCPUs will run on these CPUs.
+    pub fn new(files: Files, on: Result<GuestCpus, String>) -> Arc<Self> {
+        let guest_cpus = on.and_then(|cpus| cpus.on(local::count(), smp::runs));
         let limits = Limits { vms: MOST, memory: memory::free(), vcpus: MOST };
         let config = HypervisorConfig::default();
         let mut hypervisor = Hypervisor::new(config, limits, Arc::new(MachineClock));
@@ -100,7 +104,7 @@ impl Machines {
             warning!("no guests can run here: {error}");
         }
         let (entries, idle) = (Mutex::default(), Mutex::new(None));
-        Arc::new(Self { hypervisor, machine, entries, idle })
+        Arc::new(Self { hypervisor, machine, guest_cpus, entries, idle })
     }
 
     /// The names of the descriptions, without their ending.
@@ -126,6 +130,7 @@ impl Machines {
         let last = local::count() - 1;
         let there = format_args!("this machine has 0 to {last}");
         config.check_cpus(smp::runs, there).map_err(|error| named(&error))?;
+        self.check_guest_cpus(&config.cpus).map_err(|error| named(&error))?;
         let blob = config.boot_image().and_then(|image| files.open(image).ok());
         let (name, vcpus, cpus) = (config.name.clone(), config.vcpus, config.cpus.clone());
         let vm = self.hypervisor.create_vm(config, blob.as_deref()).map_err(|e| named(&e))?;
@@ -140,6 +145,18 @@ impl Machines {
         Ok(vm)
     }
 
+    /// Checks that guests may use the CPUs that a VM is pinned to, or any, if it is not.
+    fn check_guest_cpus(&self, pins: &[u32]) -> Result<(), String> {
+        let guests = self.guest_cpus.as_ref().map_err(Clone::clone)?;
+        match pins.iter().find(|cpu| !guests.has(**cpu)) {
+            None => Ok(()),
+            Some(cpu) => Err(format!(
+                "`cpus` names CPU {cpu}, which is kept from guests: the image was started with \
+                 guest-cpus={guests}"
+            )),
+        }
+    }
+
     fn make_vcpus(&self, vm: VmId, count: u32) -> Result<Vec<Box<dyn Vcpu>>, String> {
         let text = |error: hypervisor::mode::ModeError| error.to_string();
         let mode = self.hypervisor.mode_of(vm).map_err(text)?;
@@ -150,6 +167,7 @@ impl Machines {
     pub fn start(self: &Arc<Self>, vm: VmId) -> Result<(), String> {
         let text = |error: hypervisor::mode::ModeError| error.to_string();
         self.hypervisor.mode_of(vm).and_then(|mode| mode.start_vm(vm)).map_err(text)?;
+        let guests = self.guest_cpus.as_ref().map_err(Clone::clone)?;
         let (vcpus, cpus) = match self.entries.lock().get_mut(&vm) {
             Some(entry) => {
                 let vcpus = core::mem::take(&mut entry.vcpus);
@@ -163,8 +181,9 @@ impl Machines {
         for vcpu in vcpus {
             let own = self.clone();
             let number = vcpu.id().0;
-            let cpu = cpus.get(usize::try_from(number).unwrap_or(usize::MAX)).copied();
-            match thread::spawn(cpu, move || own.run(vm, vcpu)) {
+            let pin = cpus.get(usize::try_from(number).unwrap_or(usize::MAX));
+            let on = pin.map_or(*guests, |cpu| CpuSet::one(*cpu));
+            match thread::spawn(on, move || own.run(vm, vcpu)) {
                 Some(thread) => self.began(vm, number, thread),
                 None => self.ended(vm, None, "no memory for a vCPU's thread".into(), false),
             }

@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+use host_baremetal::cpus::CpuSet;
 use host_baremetal::net::port::{Port, Waker};
 use host_baremetal::sched::ThreadId;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
@@ -64,7 +65,7 @@ impl Type1Session for Session {
             "another VM on this network has that hardware address: choose another",
         ))?;
         let serving = arrivals.clone();
-        thread::spawn(None, move || serving.serve(&*arrived))
+        thread::spawn(CpuSet::ALL, move || serving.serve(&*arrived))
             .ok_or(error(HostErrorKind::Other, "no memory for a network's thread"))?;
         self.arrivals.push(arrivals);
         Ok(Box::new(port))
