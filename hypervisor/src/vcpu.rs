@@ -11,6 +11,7 @@
 pub mod machine;
 
 use crate::memory::{Gpa, GuestMemory, Gva, MemoryError, Perms};
+use crate::vm::Exits;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -155,6 +156,11 @@ pub trait ExitHandler: Send + Sync {
     /// Answers one exit. `memory` is the guest's memory as seen from where the handler runs,
     /// which may be another address space than the one where the handler was made.
     fn handle(&self, exit: VmExit, memory: &GuestMemory) -> Answer;
+
+    /// Hears of exits that the backend has answered itself.
+    fn answered(&self, exits: &Exits) {
+        let _ = exits;
+    }
 }
 
 /// What a backend can do, for `auto` and for people.
@@ -368,6 +374,13 @@ pub trait BackendVcpu: Send {
     /// # Errors
     /// If the backend itself failed.
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError>;
+
+    /// The exits that it has answered itself since the last call, if there were any and it counts
+    /// them. To be asked between two runs.
+    #[inline]
+    fn take_answered(&mut self) -> Option<Exits> {
+        None
+    }
 }
 
 /// The loop that all modes and backends share: runs a vCPU until its guest ends.
@@ -381,7 +394,11 @@ pub fn run(
 ) -> Result<Ending, BackendError> {
     let mut entry = VmEntry::Continue;
     loop {
-        let answer = match vcpu.run(entry)? {
+        let exit = vcpu.run(entry)?;
+        if let Some(exits) = vcpu.take_answered() {
+            handler.answered(&exits);
+        }
+        let answer = match exit {
             VmExit::Ended(ending) => Answer::End(*ending),
             exit => handler.handle(exit, memory),
         };

@@ -3,8 +3,8 @@
 use crate::vcpu::VmExit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a vCPU left its guest, as far as its mode heard of it: what a backend answers itself (CPUID,
-/// the first touch of a page, registers that it keeps) is not there.
+/// Why a vCPU left its guest. What a backend answers itself is there as far as the backend tells it
+/// ([`crate::vcpu::BackendVcpu::take_answered`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Cause {
@@ -26,13 +26,23 @@ pub enum Cause {
     Interrupt,
     /// The end of an interrupt's service.
     EndOfInterrupt,
-    /// What ends a run or a guest.
+    /// CPUID.
+    Cpuid,
+    /// Guest-physical memory without a page as yet: its first touch.
+    PageFault,
+    /// A control register, or XCR0.
+    ControlRegister,
+    /// The first use of debug registers since the vCPU came to its CPU.
+    DebugRegister,
+    /// An exception of the guest's that the backend looks at.
+    Exception,
+    /// What comes seldom, or ends a run or a guest.
     Other,
 }
 
 impl Cause {
     /// Every one, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Io,
         Self::Mmio,
         Self::ReadMsr,
@@ -42,6 +52,11 @@ impl Cause {
         Self::Window,
         Self::Interrupt,
         Self::EndOfInterrupt,
+        Self::Cpuid,
+        Self::PageFault,
+        Self::ControlRegister,
+        Self::DebugRegister,
+        Self::Exception,
         Self::Other,
     ];
 
@@ -57,6 +72,11 @@ impl Cause {
             Self::Window => "interrupt_window",
             Self::Interrupt => "interrupt",
             Self::EndOfInterrupt => "eoi",
+            Self::Cpuid => "cpuid",
+            Self::PageFault => "page_fault",
+            Self::ControlRegister => "control_register",
+            Self::DebugRegister => "debug_register",
+            Self::Exception => "exception",
             Self::Other => "other",
         }
     }
@@ -112,6 +132,31 @@ impl Exits {
     /// All of them.
     pub fn total(&self) -> u64 {
         self.causes.iter().sum()
+    }
+}
+
+/// Counters of a backend for what it answers itself, until they are asked for.
+#[derive(Debug, Default)]
+pub struct Answered {
+    any: bool,
+    causes: [u64; Cause::ALL.len()],
+}
+
+impl Answered {
+    /// Counts an exit.
+    #[inline]
+    pub fn count(&mut self, cause: Cause) {
+        self.any = true;
+        self.causes[cause as usize] += 1;
+    }
+
+    /// What has come since the last call, if anything has.
+    #[inline]
+    pub fn take(&mut self) -> Option<Exits> {
+        self.any.then(|| {
+            let Self { causes, .. } = core::mem::take(self);
+            Exits { causes, calls: [0; CALLS] }
+        })
     }
 }
 
@@ -202,5 +247,17 @@ mod tests {
         let exits = sum.exits();
         assert_eq!((exits.of(Cause::Halt), exits.of(Cause::Hypercall), exits.total()), (2, 4, 7));
         assert_eq!(exits.calls().collect::<alloc::vec::Vec<_>>(), [(10, 2), (15, 2)]);
+    }
+
+    #[test]
+    fn what_a_backend_answered_is_told_once() {
+        let mut answered = Answered::default();
+        assert_eq!(answered.take(), None);
+        for cause in [Cause::Cpuid, Cause::Cpuid, Cause::Other] {
+            answered.count(cause);
+        }
+        let exits = answered.take().unwrap();
+        assert_eq!((exits.of(Cause::Cpuid), exits.of(Cause::Other), exits.total()), (2, 1, 3));
+        assert_eq!(answered.take(), None);
     }
 }

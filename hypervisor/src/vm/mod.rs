@@ -12,7 +12,7 @@ mod ledger;
 mod registry;
 mod state;
 
-pub use accounting::{Accounts, CALLS, Cause, Exits, Snapshot};
+pub use accounting::{Accounts, Answered, CALLS, Cause, Exits, Snapshot};
 pub use id::VmId;
 pub use ledger::{Ledger, Limits, Usage};
 pub use registry::{Vm, VmRequest, Vms};

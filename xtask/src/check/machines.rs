@@ -274,8 +274,15 @@ fn endless(image: &Path) -> Result<()> {
         ("(exceptions): stopped", "stop nmis"),
         ("(nmis): stopped", "stop ipis"),
         ("(ipis): stopped", "list"),
+        (PROMPT, "stats heart"),
         (PROMPT, "poweroff"),
     ];
     let boot = beside_heartbeat(image, "endless-machines", &others, &[], &typed, "")?;
-    expect(&boot, Some(0), &["[heart] test-kernel: end", "(ipis): stopped"])
+    // Those that the backend answers itself, too.
+    let counted = ["pio ", "page_fault ", "control_register "];
+    expect(
+        &boot,
+        Some(0),
+        &[&["[heart] test-kernel: end", "(ipis): stopped"], &counted[..]].concat(),
+    )
 }

@@ -17,6 +17,7 @@ use hypervisor::vcpu::{
     Backend, BackendCaps, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState, VmEntry,
     VmExit, VmSpec,
 };
+use hypervisor::vm::Exits;
 
 /// vCPUs by the processor's own virtualization.
 pub struct Native<P: Platform> {
@@ -165,6 +166,12 @@ impl<P: Platform> BackendVcpu for NativeVcpu<P> {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, BackendError> {
         let VcpuOf::Svm(vcpu) = &mut self.0;
         vcpu.run(entry)
+    }
+
+    #[inline]
+    fn take_answered(&mut self) -> Option<Exits> {
+        let VcpuOf::Svm(vcpu) = &mut self.0;
+        vcpu.take_answered()
     }
 }
 

@@ -13,6 +13,7 @@ use hypervisor::vcpu::{
     Backend, BackendCaps, BackendError, BackendVcpu, BackendVm, Doorbell, ExitHandler, VcpuState,
     VmEntry, VmExit, VmSpec,
 };
+use hypervisor::vm::Exits;
 
 /// A backend, or a VM of it, whose vCPUs' threads give way at interrupts.
 pub struct Scheduled<T>(pub T);
@@ -88,6 +89,11 @@ impl<C: BackendVcpu> BackendVcpu for ScheduledVcpu<C> {
             thread::take_attention();
         }
         exit
+    }
+
+    #[inline]
+    fn take_answered(&mut self) -> Option<Exits> {
+        self.inner.take_answered()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::x86_64::vendor::{Injection, Port, Reason, Vendor};
 use crate::x86_64::vm::Kind;
 use hypervisor::memory::{Gpa, Gva};
 use hypervisor::vcpu::{BackendError, VmEntry, VmExit};
+use hypervisor::vm::Cause;
 
 type Outcome = Result<Option<VmExit>, BackendError>;
 
@@ -52,6 +53,31 @@ pub(super) fn cr4_allowed(cpuid: &Cpuid) -> u64 {
         cpuid.find(*leaf, 0)[*register] >> bit & 1 != 0
     };
     CR4_FEATURES.iter().filter(has).fold(CR4_ALWAYS, |mask, (bit, ..)| mask | bit)
+}
+
+/// What an exit that is answered here counts as.
+fn cause(reason: Reason) -> Cause {
+    match reason {
+        Reason::Port(_) => Cause::Io,
+        Reason::Cpuid => Cause::Cpuid,
+        Reason::ReadMsr => Cause::ReadMsr,
+        Reason::WriteMsr => Cause::WriteMsr,
+        Reason::Halt => Cause::Halt,
+        Reason::Hypercall => Cause::Hypercall,
+        Reason::WriteXcr | Reason::WriteCr4 | Reason::WriteCr8 => Cause::ControlRegister,
+        Reason::Memory { .. } => Cause::PageFault,
+        Reason::Window | Reason::NmiEnd => Cause::Window,
+        Reason::DebugRegisters => Cause::DebugRegister,
+        Reason::Exception(_) => Cause::Exception,
+        Reason::Host => Cause::Interrupt,
+        Reason::Skip
+        | Reason::Undefined
+        | Reason::Counter
+        | Reason::MachineCheck
+        | Reason::Shutdown
+        | Reason::Invalid
+        | Reason::Other(_) => Cause::Other,
+    }
 }
 
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
@@ -90,7 +116,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     }
 
     /// Tells an exit that comes often, if it is as it usually is. `None`, and nothing has changed:
-    /// [`Vcpu::handle`] looks closer.
+    /// [`Vcpu::answer`] looks closer.
     #[inline(always)]
     pub(super) fn quick(&mut self, reason: Reason) -> Option<VmExit> {
         match reason {
@@ -114,8 +140,17 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         }
     }
 
-    /// Answers an exit, or tells it.
-    pub(super) fn handle(&mut self, reason: Reason, cpu: &mut Cpu) -> Outcome {
+    /// Answers an exit, which is counted then, or tells it.
+    #[inline(always)]
+    pub(super) fn answer(&mut self, reason: Reason, cpu: &mut Cpu) -> Outcome {
+        let outcome = self.handle(reason, cpu);
+        if matches!(outcome, Ok(None)) {
+            self.core.answered.count(cause(reason));
+        }
+        outcome
+    }
+
+    fn handle(&mut self, reason: Reason, cpu: &mut Cpu) -> Outcome {
         match reason {
             Reason::Port(port) => match port.next {
                 Some(next) if !port.string => Ok(Some(self.port(port, next))),

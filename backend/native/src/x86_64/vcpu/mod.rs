@@ -26,6 +26,7 @@ use alloc::sync::Arc;
 use code::CodePages;
 use events::Events;
 use hypervisor::vcpu::{BackendError, VcpuState, VmEntry, VmExit};
+use hypervisor::vm::{Answered, Exits};
 use instruction::Instruction;
 
 /// A vCPU of one vendor's.
@@ -52,6 +53,8 @@ pub(crate) struct Vcpu<P: Platform, V: Vendor<P>> {
 struct Core {
     gprs: Gprs,
     live: Live,
+    /// Exits that were answered here.
+    answered: Answered,
 }
 
 /// What the last exit has left open.
@@ -82,7 +85,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         let live = unsafe { Live::new(vm.platform.virt(fpu), vm.number) };
         let mut vcpu = Self {
             v,
-            core: Box::new(Core { gprs: Gprs::default(), live }),
+            core: Box::new(Core { gprs: Gprs::default(), live, answered: Answered::default() }),
             pending: Pending::Nothing,
             held: Instruction::default(),
             pages: CodePages::default(),
@@ -146,7 +149,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     fn go_on(&mut self, reason: Reason, cpu: &'static mut Cpu) -> Result<VmExit, BackendError> {
         let (mut reason, mut cpu) = (reason, cpu);
         loop {
-            match self.handle(reason, cpu) {
+            match self.answer(reason, cpu) {
                 Ok(None) => {}
                 Ok(Some(exit)) => return Ok(exit),
                 Err(error) => return Err(error),
@@ -154,6 +157,12 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             cpu = self.here()?;
             reason = self.step(cpu);
         }
+    }
+
+    /// The exits that were answered here since the last call, if there were any.
+    #[inline]
+    pub fn take_answered(&mut self) -> Option<Exits> {
+        self.core.answered.take()
     }
 
     /// This CPU, ready for guests and with this vCPU's registers in it.

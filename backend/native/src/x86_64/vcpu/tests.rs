@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use hypervisor::memory::{Gpa, Gva, Perms};
 use hypervisor::vcpu::machine::CpuidEntry;
 use hypervisor::vcpu::{Segment, X86State};
+use hypervisor::vm::Cause;
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -55,7 +56,7 @@ impl Rig {
     fn outcome(&mut self, reason: Reason) -> Result<Option<VmExit>, BackendError> {
         match self.vcpu.quick(reason) {
             Some(exit) => Ok(Some(exit)),
-            None => self.vcpu.handle(reason, &mut self.cpu),
+            None => self.vcpu.answer(reason, &mut self.cpu),
         }
     }
 
@@ -92,6 +93,21 @@ fn cpuid_is_answered_here() {
     assert_eq!(rig.exit(Reason::Cpuid), None);
     assert_eq!([*rig.gpr(0), *rig.gpr(3), *rig.gpr(1), *rig.gpr(2)], [1, 2, 3, 4]);
     assert_eq!(rig.vcpu.v.state.rip, CODE + 2);
+}
+
+#[test]
+fn what_is_answered_here_is_counted_by_cause_and_nothing_else() {
+    let mut rig = rig(Kind::Machine, &[0x0f, 0xa2, 0x0f, 0xa2, 0xf4]);
+    assert_eq!(rig.vcpu.take_answered(), None);
+    for reason in [Reason::Cpuid, Reason::Cpuid, device(0x5000, Access::Read)] {
+        assert_eq!(rig.exit(reason), None);
+    }
+    assert_eq!(rig.exit(Reason::Halt), Some(VmExit::Halt));
+    assert_eq!(rig.exit(Reason::Undefined), None);
+    let exits = rig.vcpu.take_answered().unwrap();
+    let of = [Cause::Cpuid, Cause::PageFault, Cause::Other, Cause::Halt].map(|c| exits.of(c));
+    assert_eq!((of, exits.total()), ([2, 1, 1, 0], 4));
+    assert_eq!(rig.vcpu.take_answered(), None);
 }
 
 #[test]

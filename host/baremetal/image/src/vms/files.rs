@@ -5,7 +5,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -80,11 +79,11 @@ impl Files {
     ///
     /// # Errors
     /// If there is none, or it is no text.
-    pub fn text(&self, name: &str) -> Result<String, HostError> {
+    pub fn text(&self, name: &str) -> Result<&str, HostError> {
         let bytes = self.read(name)?;
         let text = core::str::from_utf8(bytes);
         let error = HostError::new(HostErrorKind::Other, "the file is no text in UTF-8");
-        text.map(Into::into).map_err(|_| error)
+        text.map_err(|_| error)
     }
 
     /// A file to load from.

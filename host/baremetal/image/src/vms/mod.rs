@@ -126,7 +126,7 @@ impl Machines {
         let named = |error: &dyn core::fmt::Display| format!("{plain}{CONFIG}: {error}");
         let files = &self.machine.files;
         let text = files.text(&format!("{plain}{CONFIG}")).map_err(|error| named(&error))?;
-        let config = VmConfig::from_toml(&text).map_err(|error| named(&error))?;
+        let config = VmConfig::from_toml(text).map_err(|error| named(&error))?;
         let last = local::count() - 1;
         let there = format_args!("this machine has 0 to {last}");
         config.check_cpus(smp::runs, there).map_err(|error| named(&error))?;

@@ -8,7 +8,7 @@ use crate::modes::hvt::service::Service;
 use crate::modes::hvt::solo5_abi::{HYPERCALL_PIO_BASE, Hypercall};
 use crate::modes::hvt::tender::{Guest, RingThread};
 use crate::vcpu::{Answer, Backend, BackendVm, ExitHandler, VmExit, line, run};
-use crate::vm::{Accounts, Cause, Vm, VmId, Vms};
+use crate::vm::{Accounts, Cause, Exits, Vm, VmId, Vms};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -110,7 +110,7 @@ impl<B: Backend> Drop for HvtVcpu<B> {
     }
 }
 
-/// Counts the exits that reach the loop. Those that a backend answers beside the guest do not.
+/// Counts exits. Those that a backend answers in a process beside the guest do not come here.
 struct Counting<'a> {
     service: &'a Service,
     accounts: &'a Accounts,
@@ -128,5 +128,9 @@ impl ExitHandler for Counting<'_> {
             ref exit => self.accounts.count(Cause::from(exit)),
         }
         self.service.handle(exit, memory)
+    }
+
+    fn answered(&self, exits: &Exits) {
+        self.accounts.add(exits);
     }
 }

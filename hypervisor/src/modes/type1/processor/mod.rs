@@ -160,14 +160,22 @@ impl<V: MachineVm> Processor<V> {
             many += 1;
             if many >= 256 {
                 many = 0;
-                accounts.add(&core::mem::take(&mut exits));
+                self.account(&core::mem::take(&mut exits), accounts);
             }
         };
-        accounts.add(&exits);
+        self.account(&exits, accounts);
         self.inbox.thread().leave();
         let arrived = core::mem::take(&mut self.arrived);
         self.machine.gathering.part(self.generation, arrived);
         ending
+    }
+
+    /// Adds these exits, and those that the backend has answered itself.
+    fn account(&mut self, exits: &Exits, accounts: &Accounts) {
+        accounts.add(exits);
+        if let Some(answered) = self.vcpu.take_answered() {
+            accounts.add(&answered);
+        }
     }
 
     /// One turn of the loop; gives the end if it has come.
