@@ -7,16 +7,17 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use hypervisor::memory::{Gpa, GuestMemory, HostBlock};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-/// A machine with one CPU.
+/// A machine with two CPUs, of which one at a time is used.
 #[derive(Default)]
 pub(crate) struct Board {
     frames: AtomicUsize,
     failing: AtomicBool,
-    slot: Slot,
+    cpu: AtomicU32,
+    slots: [Slot; 2],
 }
 
 #[derive(Default)]
@@ -34,6 +35,11 @@ impl Board {
     /// Frames in use.
     pub fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Goes on on this CPU.
+    pub fn go_to(&self, cpu: u32) {
+        self.cpu.store(cpu, Ordering::Relaxed);
     }
 
     /// Whether there is no memory any more.
@@ -123,15 +129,15 @@ unsafe impl Platform for Board {
     }
 
     fn cpu(&self) -> u32 {
-        0
+        self.cpu.load(Ordering::Relaxed)
     }
 
     fn cpus(&self) -> u32 {
-        1
+        2
     }
 
     fn cpu_slot(&self) -> *mut usize {
-        self.slot.0.get()
+        self.slots[usize::try_from(self.cpu()).unwrap()].0.get()
     }
 
     unsafe fn fpu_swap(&self, _from: *mut u8, _to: *const u8) {}

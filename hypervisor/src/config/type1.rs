@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 /// The part of a [`super::VmConfig`] for full virtualization.
 ///
@@ -22,6 +23,9 @@ pub struct Type1Config {
     pub cmdline: String,
     /// Firmware that boots the disks: SeaBIOS or OVMF. Default: none.
     pub firmware: Option<String>,
+    /// x86_64: the frequency of the guest's TSC in kHz; see [`Type1Config::TSC_KHZ`]. Default
+    /// (`None`): the host's.
+    pub tsc_khz: Option<u32>,
     /// Disks, in the order in which the guest finds them; at most [`Type1Config::MAX_DEVICES`]
     /// together with the networks. Default: none.
     pub disks: Vec<Type1Disk>,
@@ -37,6 +41,8 @@ pub struct Type1Config {
 impl Type1Config {
     /// Longest command line: Linux's on x86 (COMMAND_LINE_SIZE) without its terminating zero.
     pub const MAX_CMDLINE: usize = 2047;
+    /// Frequencies of a guest's TSC in kHz: 100 MHz to 100 GHz.
+    pub const TSC_KHZ: RangeInclusive<u32> = 100_000..=100_000_000;
     /// Disks and networks of one VM: what a PCI bus has room for beside its host bridge.
     pub const MAX_DEVICES: usize = 31;
 }

@@ -94,6 +94,7 @@ impl Type1Config {
         for (key, name) in names.into_iter().chain([("firmware", &self.firmware)]) {
             name.as_ref().map_or(Ok(()), |name| filled(key, name))?;
         }
+        self.tsc_khz.map_or(Ok(()), tsc_khz)?;
         count("disks and nets", self.disks.len() + self.nets.len(), Self::MAX_DEVICES)?;
         self.disks.iter().try_for_each(|disk| filled("path", &disk.path))?;
         for net in &self.nets {
@@ -102,6 +103,15 @@ impl Type1Config {
         }
         Ok(())
     }
+}
+
+fn tsc_khz(khz: u32) -> Result<(), Problem> {
+    let known = Type1Config::TSC_KHZ;
+    if known.contains(&khz) {
+        return Ok(());
+    }
+    let range = format!("{} to {}", known.start(), known.end());
+    Err(Problem::Range { key: "tsc_khz".into(), found: khz.to_string(), range })
 }
 
 /// Both places where an HVT image can be named were used.
@@ -310,6 +320,22 @@ mod tests {
     fn parts_of_another_mode_are_refused() {
         let text = refused(&hvt(), ModeKind::Type1);
         assert!(text.starts_with("[vm.hvt] does not belong to a VM of mode \"type1\""), "{text}");
+    }
+
+    #[test]
+    fn a_guests_tsc_has_edges() {
+        let with = |tsc_khz| {
+            let type1 = Type1Config { tsc_khz, ..Type1Config::default() };
+            VmConfig { mode_config: ModeSpecificConfig::Type1(type1), ..VmConfig::new("m") }
+        };
+        for good in [None, Some(100_000), Some(100_000_000)] {
+            assert_eq!(with(good).validate(ModeKind::Type1), Ok(()));
+        }
+        for bad in [0, 99_999, 100_000_001, u32::MAX] {
+            let text = refused(&with(Some(bad)), ModeKind::Type1);
+            let range = "is out of range: allowed is 100000 to 100000000";
+            assert_eq!(text, format!("`tsc_khz` of {bad} {range}"));
+        }
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub struct RawModeConfig {
     /// Type 1: bit 0, nested; bit 1, no console; bit 2, debug
     /// ports. HVT: bit 0, no network ring. VirtIO: 0.
     pub flags: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Type 1: the frequency of the guest's TSC in kHz, 0 the host's. Else 0.
+    pub tsc_khz: u32,
 }
 
 /// A resource (HVT), a device (VirtIO), or a disk, network or image (Type 1).

@@ -126,8 +126,10 @@ fn mode(field: &'static str, number: u32) -> Result<Option<ModeKind>, CallError>
 }
 
 fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig, CallError> {
-    zero("mode_config.reserved", raw.reserved)?;
     let kind = mode("mode_config.kind", raw.kind)?;
+    if kind != Some(ModeKind::Type1) {
+        zero("mode_config.tsc_khz", raw.tsc_khz)?;
+    }
     if kind.is_none() && !entries.is_empty() {
         return Err(CallError::Reserved("entry count"));
     }
@@ -143,6 +145,7 @@ fn mode_config(raw: &RawModeConfig, entries: &[u8]) -> Result<ModeSpecificConfig
                 virtualization: pick(&VIRTUALIZATIONS, raw.choice)?,
                 nested: raw.flags & NESTED != 0,
                 debug: raw.flags & DEBUG != 0,
+                tsc_khz: Some(raw.tsc_khz).filter(|khz| *khz != 0),
                 ..Type1Config::default()
             };
             if raw.flags & NO_CONSOLE != 0 {
@@ -328,6 +331,7 @@ pub fn encode(config: &VmConfig) -> Result<Vec<u8>, CallError> {
             raw.mode_config.choice = count("virtualization", choice.unwrap_or_default())?;
             raw.mode_config.flags =
                 if type1.nested { NESTED } else { 0 } | if type1.debug { DEBUG } else { 0 };
+            raw.mode_config.tsc_khz = type1.tsc_khz.unwrap_or_default();
             if type1.console == Type1Console::None {
                 raw.mode_config.flags |= NO_CONSOLE;
             }

@@ -136,6 +136,7 @@ fn type1() -> VmConfig {
         initrd: Some("/boot/initrd".into()),
         cmdline: "console=ttyS0".into(),
         firmware: Some("/firmware".into()),
+        tsc_khz: Some(2_100_000),
         disks: [true, false].map(|read_only| Type1Disk { path: "disk".into(), read_only }).into(),
         nets: vec![
             Type1Net { interface: None, mac: Some([2, 0, 0, 0, 0, 1]) },
@@ -253,7 +254,7 @@ fn descriptions_are_checked_field_by_field() {
         (hvt(), mode_config, 0, "a reserved entry count is set"),
         (hvt(), mode_config + 4, 1, "a reserved mode_config.choice"),
         (hvt(), mode_config + 8, 2, "mode_config.flags is 0x2"),
-        (hvt(), mode_config + 12, 1, "a reserved mode_config.reserved"),
+        (hvt(), mode_config + 12, 1, "a reserved mode_config.tsc_khz"),
         (hvt(), head, 3, "entry.kind is 0x3"),
         (hvt(), head + offset_of!(RawEntry, flags), 2, "entry.flags is 0x2"),
         (hvt(), head + offset_of!(RawEntry, mac), 2, "a reserved entry.mac"),

@@ -10,6 +10,8 @@
 //! takes interrupts as messages. Where it is `None`, the mode emulates them and gives each vCPU
 //! its interrupts by [`MachineVcpu::inject`].
 
+pub mod tsc;
+
 use super::{Backend, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState};
 use crate::device::MsiMessage;
 use alloc::sync::Arc;
@@ -46,7 +48,7 @@ pub struct CpuidEntry {
     pub registers: [u32; 4],
 }
 
-/// A machine's RAM and size.
+/// A machine's RAM, size and speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineSpec<'a> {
     /// Guest-physical ranges of RAM: page-aligned, ascending, disjoint. Firmware is RAM that
@@ -54,6 +56,9 @@ pub struct MachineSpec<'a> {
     pub ram: &'a [Range<u64>],
     /// How many vCPUs will be made at most.
     pub vcpus: u32,
+    /// x86_64: the frequency of the guest's TSC in kHz; `None`: the host's. [`tsc`] says when it
+    /// can be had.
+    pub tsc_khz: Option<u32>,
 }
 
 /// A backend that can run whole machines.

@@ -187,7 +187,7 @@ pub(super) fn next<V: BackendVm>(
 /// A machine without vCPU, with nothing in its memory.
 pub(super) fn empty<B: MachineBackend>(backend: &Host<B>) -> Result<B::Vm, String> {
     let ram = [0..MEMORY, 0x1_0000_0000..0x1_0010_0000];
-    backend.create_machine(&MachineSpec { ram: &ram, vcpus: 2 }).map_err(text)
+    backend.create_machine(&MachineSpec { ram: &ram, vcpus: 2, tsc_khz: None }).map_err(text)
 }
 
 /// A vCPU.

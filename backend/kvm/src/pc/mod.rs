@@ -17,6 +17,7 @@ mod ioctl;
 mod kick;
 mod local;
 mod slots;
+mod tsc;
 mod vcpu;
 mod vm;
 
@@ -87,7 +88,9 @@ impl Backend for KvmPcs {
     }
 
     fn create_vm(&self, spec: VmSpec) -> Result<KvmPcVm, BackendError> {
-        self.create_machine(&MachineSpec { ram: std::slice::from_ref(&(0..spec.memory)), vcpus: 1 })
+        let ram = 0..spec.memory;
+        let ram = std::slice::from_ref(&ram);
+        self.create_machine(&MachineSpec { ram, vcpus: 1, tsc_khz: None })
     }
 }
 

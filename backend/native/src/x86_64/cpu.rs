@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::processor::{debug_addresses, rdmsr, set_debug_addresses, wrmsr, xgetbv, xsetbv};
-use super::svm::Asids;
+use super::svm::{Asids, TscRatio};
 use crate::{HostPhys, Platform};
 
 const TSC_AUX: u32 = 0xc000_0103;
@@ -34,6 +34,8 @@ pub(crate) struct Cpu {
     /// Where VMSAVE has put the host's state, and the address identifiers.
     pub host_vmcb: HostPhys,
     pub asids: Asids,
+    /// What the TSC Ratio register holds.
+    pub tsc_ratio: TscRatio,
     /// The vCPU whose registers are in the processor, or null.
     live: *mut Live,
     /// The VM of the vCPU that was here last, 0: none yet.

@@ -4,6 +4,7 @@ use super::cpu::Cpu;
 use super::decode::Seg;
 use super::memory::Npt;
 use super::regs::Gprs;
+use super::tsc::Ratio;
 use super::vendor::{Injection, Reason, Vendor};
 use crate::HostPhys;
 use crate::testing::Board;
@@ -31,6 +32,7 @@ pub(crate) struct Fake {
     pub cpl: u8,
     pub tpr: u8,
     pub tsc_offset: u64,
+    pub tsc_ratio: Option<Ratio>,
     pub shadow: bool,
     pub window: bool,
     pub nmi_end: bool,
@@ -40,17 +42,22 @@ pub(crate) struct Fake {
 
 impl Vendor<Board> for Fake {
     type Tables = Npt;
-    type Shared = ();
+    type Shared = bool;
 
-    fn new(_: &Arc<()>, _: HostPhys) -> Option<Self> {
+    fn new(_: &Arc<bool>, _: HostPhys) -> Option<Self> {
         Some(Self::default())
     }
 
-    fn largest_leaf(_: &()) -> u8 {
+    /// It is all that its vCPUs share.
+    fn scales_tsc(shared: &bool) -> bool {
+        *shared
+    }
+
+    fn largest_leaf(_: &bool) -> u8 {
         18
     }
 
-    fn enable(_: &(), _: &mut Cpu) -> bool {
+    fn enable(_: &bool, _: &mut Cpu) -> bool {
         true
     }
 
@@ -177,6 +184,14 @@ impl Vendor<Board> for Fake {
 
     fn set_tsc_offset(&mut self, value: u64) {
         self.tsc_offset = value;
+    }
+
+    fn tsc_ratio(&self) -> Ratio {
+        self.tsc_ratio.unwrap_or(Ratio::ONE)
+    }
+
+    fn set_tsc_ratio(&mut self, ratio: Ratio) {
+        self.tsc_ratio = Some(ratio);
     }
 
     fn shadow(&self) -> bool {

@@ -13,6 +13,7 @@ mod processor;
 mod regs;
 mod space;
 mod svm;
+mod tsc;
 mod vcpu;
 mod vendor;
 mod vm;

@@ -5,7 +5,6 @@
 
 use super::cpu::Live;
 use super::cpuid::Cpuid;
-use super::processor::rdtsc;
 use super::space::{CR0_PG, EFER_LMA, EFER_LME};
 use super::vendor::Vendor;
 use crate::Platform;
@@ -70,7 +69,7 @@ impl Msrs {
         cpuid: &Cpuid,
     ) -> Option<Result<u64, Refused>> {
         Some(Ok(match find(index)? {
-            Kept::Tsc => rdtsc().wrapping_add(v.tsc_offset()),
+            Kept::Tsc => v.tsc(),
             Kept::TscAdjust => self.tsc_adjust,
             Kept::Pat => v.pat(),
             // Neither branch records nor single steps on branches.
@@ -92,7 +91,7 @@ impl Msrs {
     ) -> Option<Result<(), Refused>> {
         match find(index)? {
             Kept::Tsc => {
-                let change = value.wrapping_sub(rdtsc().wrapping_add(v.tsc_offset()));
+                let change = value.wrapping_sub(v.tsc());
                 self.move_tsc(change, v);
             }
             Kept::TscAdjust => self.move_tsc(value.wrapping_sub(self.tsc_adjust), v),

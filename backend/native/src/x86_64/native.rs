@@ -65,9 +65,14 @@ impl<P: Platform> Native<P> {
         Ok(Self { platform, vendor: Shared::Svm(Arc::new(shared)) })
     }
 
-    fn create(&self, kind: Kind, ranges: &[Range<u64>]) -> Result<NativeVm<P>, BackendError> {
+    fn create(
+        &self,
+        kind: Kind,
+        ranges: &[Range<u64>],
+        tsc_khz: Option<u32>,
+    ) -> Result<NativeVm<P>, BackendError> {
         let Shared::Svm(shared) = &self.vendor;
-        let handle = VmHandle::new(self.platform, shared, kind, ranges)?;
+        let handle = VmHandle::new(self.platform, shared, kind, ranges, tsc_khz)?;
         Ok(NativeVm(VmOf::Svm(handle)))
     }
 }
@@ -91,7 +96,7 @@ impl<P: Platform> Backend for Native<P> {
     }
 
     fn create_vm(&self, spec: VmSpec) -> Result<NativeVm<P>, BackendError> {
-        self.create(Kind::Unikernel, &from_zero(spec.memory))
+        self.create(Kind::Unikernel, &from_zero(spec.memory), None)
     }
 }
 
@@ -103,7 +108,7 @@ impl<P: Platform> MachineBackend for Native<P> {
                 spec.vcpus
             )));
         }
-        self.create(Kind::Machine, spec.ram)
+        self.create(Kind::Machine, spec.ram, spec.tsc_khz)
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, BackendError> {
@@ -131,7 +136,7 @@ impl<P: Platform> BackendVm for NativeVm<P> {
 
     fn cycle_frequency(&self) -> Result<u64, BackendError> {
         let VmOf::Svm(handle) = &self.0;
-        Ok(handle.vm.platform.cycle_frequency())
+        Ok(handle.vm.tsc.hz)
     }
 
     /// Exits are answered by the loop, which is in the same kernel.

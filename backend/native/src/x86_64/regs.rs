@@ -11,6 +11,7 @@ impl Gprs {
     pub const RDX: usize = 2;
     pub const RBX: usize = 3;
     pub const RSP: usize = 4;
+    #[cfg_attr(test, expect(dead_code, reason = "the world switch is scripted in tests"))]
     pub const RBP: usize = 5;
     pub const RSI: usize = 6;
     pub const RDI: usize = 7;

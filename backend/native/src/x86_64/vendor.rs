@@ -6,7 +6,9 @@
 use super::cpu::Cpu;
 use super::decode::Seg;
 use super::memory::{Access, Format};
+use super::processor::rdtsc;
 use super::regs::Gprs;
+use super::tsc::Ratio;
 use crate::{HostPhys, Platform};
 use alloc::sync::Arc;
 use hypervisor::vcpu::{BackendError, Segment, X86State};
@@ -110,6 +112,9 @@ pub(crate) trait Vendor<P: Platform>: Sized + Send + 'static {
     /// A vCPU over second-level tables at `root`; `None` where there is no memory.
     fn new(shared: &Arc<Self::Shared>, root: HostPhys) -> Option<Self>;
 
+    /// Whether the processor scales the TSC for guests.
+    fn scales_tsc(shared: &Self::Shared) -> bool;
+
     /// The largest leaf, as an order.
     fn largest_leaf(shared: &Self::Shared) -> u8;
 
@@ -171,8 +176,18 @@ pub(crate) trait Vendor<P: Platform>: Sized + Send + 'static {
     /// CR8.
     fn task_priority(&self) -> u8;
     fn set_task_priority(&mut self, value: u8);
+    /// What is added to the host's counter, when that has been scaled.
     fn tsc_offset(&self) -> u64;
     fn set_tsc_offset(&mut self, value: u64);
+    /// What the host's counter is multiplied by.
+    fn tsc_ratio(&self) -> Ratio;
+    /// Only before the vCPU is live anywhere.
+    fn set_tsc_ratio(&mut self, ratio: Ratio);
+
+    /// The guest's counter as it would read now.
+    fn tsc(&self) -> u64 {
+        self.tsc_ratio().scale(rdtsc()).wrapping_add(self.tsc_offset())
+    }
 
     /// Whether the next instruction is in the shadow of STI or of a load of SS.
     fn shadow(&self) -> bool;

@@ -3,6 +3,7 @@
 use super::cpuid::Cpuid;
 use super::memory::Backing;
 use super::processor::rdtsc;
+use super::tsc::Speed;
 use super::vendor::Vendor;
 use crate::Platform;
 use alloc::sync::Arc;
@@ -11,6 +12,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::BackendError;
+use hypervisor::vcpu::machine::tsc::HostTsc;
 
 /// What kind of guest it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,9 @@ pub(crate) struct Vm<P: Platform, V: Vendor<P>> {
     pub backing: Backing<P, V::Tables>,
     /// No other VM's: from 1 on.
     pub number: u64,
-    /// What every vCPU adds to the host's cycle counter: the guest's begins at 0.
+    /// How fast every vCPU's cycle counter runs.
+    pub tsc: Speed,
+    /// What is added to the host's, when that has been scaled: the guest's begins at 0.
     pub tsc_offset: u64,
     /// Numbers of vCPUs that were made.
     made: [AtomicU64; 4],
@@ -49,17 +53,21 @@ pub(crate) struct VmHandle<P: Platform, V: Vendor<P>> {
 }
 
 impl<P: Platform, V: Vendor<P>> VmHandle<P, V> {
-    /// A VM with RAM at these ranges.
+    /// A VM with RAM at these ranges, and a TSC of the frequency that is asked for.
     ///
     /// # Errors
-    /// If there is not as much memory, or the ranges are not what they should be.
+    /// If there is not as much memory, the ranges are not what they should be, or the processor
+    /// cannot scale the TSC so.
     pub fn new(
         platform: &'static P,
         shared: &Arc<V::Shared>,
         kind: Kind,
         ranges: &[Range<u64>],
+        tsc_khz: Option<u32>,
     ) -> Result<Self, BackendError> {
         check(ranges)?;
+        let host = HostTsc { hz: platform.cycle_frequency(), scales: V::scales_tsc(shared) };
+        let tsc = Speed::new(host, tsc_khz)?;
         let usual = match kind {
             // What is not a unikernel's code is not executed.
             Kind::Unikernel => Perms::READ | Perms::WRITE,
@@ -74,11 +82,11 @@ impl<P: Platform, V: Vendor<P>> VmHandle<P, V> {
             ))
         })?;
         let memory = backing.memory().clone();
-        let tsc_offset = rdtsc().wrapping_neg();
+        let tsc_offset = tsc.ratio.scale(rdtsc()).wrapping_neg();
         let made = [const { AtomicU64::new(0) }; 4];
         let number = 1 + VMS.fetch_add(1, Ordering::Relaxed);
         let shared = shared.clone();
-        let vm = Vm { platform, shared, kind, backing, number, tsc_offset, made };
+        let vm = Vm { platform, shared, kind, backing, number, tsc, tsc_offset, made };
         Ok(Self { memory, vm: Arc::new(vm) })
     }
 
@@ -144,7 +152,7 @@ mod tests {
     use crate::x86_64::fake::Fake;
 
     fn vm(ranges: &[Range<u64>]) -> Result<VmHandle<Board, Fake>, BackendError> {
-        VmHandle::new(board(), &Arc::new(()), Kind::Machine, ranges)
+        VmHandle::new(board(), &Arc::default(), Kind::Machine, ranges, None)
     }
 
     #[test]

@@ -8,13 +8,14 @@ use crate::config::{
 };
 use alloc::string::String;
 
-pub(super) const TYPE1_KEYS: [&str; 10] = [
+pub(super) const TYPE1_KEYS: [&str; 11] = [
     "virtualization",
     "nested",
     "kernel",
     "initrd",
     "cmdline",
     "firmware",
+    "tsc_khz",
     "disks",
     "nets",
     "console",
@@ -60,6 +61,7 @@ pub(super) fn type1(table: &Reader<'_, '_>) -> Result<Type1Config, ConfigError> 
         initrd: filled(table, "initrd")?,
         cmdline: kernel_cmdline(table)?,
         firmware: filled(table, "firmware")?,
+        tsc_khz: table.integer("tsc_khz", Type1Config::TSC_KHZ)?,
         disks: disks.iter().map(disk).collect::<Result<_, _>>()?,
         nets: nets.iter().map(net).collect::<Result<_, _>>()?,
         console: table.choice("console", &CONSOLES, &Type1Console::NAMES)?.unwrap_or_default(),

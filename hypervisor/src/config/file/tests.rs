@@ -93,6 +93,7 @@ fn everything_of_type_1() {
 initrd = "/initrd"
 cmdline = "console=ttyS0"
 firmware = "/bios.bin"
+tsc_khz = 2000000
 console = "none"
 debug = true
 [[vm.type1.disks]]
@@ -117,6 +118,7 @@ mac = "02:00:00:00:00:01"
         initrd: Some("/initrd".into()),
         cmdline: "console=ttyS0".into(),
         firmware: Some("/bios.bin".into()),
+        tsc_khz: Some(2_000_000),
         disks: vec![disk("/disk.img", true), disk("/other.img", false)],
         nets: vec![net(None, None), net(Some("tap0"), Some([2, 0, 0, 0, 0, 1]))],
         console: Type1Console::None,
@@ -125,9 +127,16 @@ mac = "02:00:00:00:00:01"
     assert_eq!(vm.type1(), expected);
     assert_eq!(vm.validate(ModeKind::Type1), Ok(()));
     let cases = [
-        ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 15"),
+        ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 16"),
         ("\"console=ttyS0\"", &format!("\"{}\"", "x".repeat(2048)), "bad value \"xxx"),
-        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 17"),
+        ("tsc_khz = 2000000", "tsc_khz = 99_999", "`tsc_khz` of 99999 is out of range at line 15"),
+        ("tsc_khz = 2000000", "tsc_khz = 1e6", "`tsc_khz` is a number with a fraction"),
+        (
+            "tsc_khz",
+            "tsc_mhz",
+            "unknown key `tsc_mhz` at line 15, column 1: did you mean `tsc_khz`?",
+        ),
+        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 18"),
         ("02:00:00:00:00:01", "01:00:00:00:00:01", "bad value \"01:00:00:00:00:01\" for `mac`"),
     ];
     for (what, instead, expected) in cases {

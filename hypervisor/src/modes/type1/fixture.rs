@@ -10,6 +10,7 @@
 use super::host::{Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread};
 use crate::host::{Blob, BlockStore, Clock, Console, HostError, HostErrorKind, NetPort, Notices};
 use crate::memory::{Gpa, GuestMemory, GuestSlice, HostBlock, Perms};
+use crate::vcpu::machine::tsc::{HostTsc, Rate};
 use crate::vcpu::machine::{
     CpuidEntry, Event, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
 };
@@ -28,7 +29,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
-/// Frequency of the guests' TSC: 2 GHz.
+/// Frequency of the TSC of guests that ask for none: 2 GHz.
 pub const FREQUENCY: u64 = 2_000_000_000;
 /// When the clock starts, in nanoseconds.
 pub const BEGIN: u64 = 1_000_000_000;
@@ -249,6 +250,7 @@ pub struct ScriptedVm {
     program: Program,
     clock: Arc<JumpingClock>,
     bells: Vec<Arc<Bell>>,
+    frequency: u64,
 }
 
 impl Backend for Scripted {
@@ -267,6 +269,7 @@ impl Backend for Scripted {
         self.create_machine(&MachineSpec {
             ram: core::slice::from_ref(&(0..spec.memory)),
             vcpus: 1,
+            tsc_khz: None,
         })
     }
 }
@@ -285,7 +288,12 @@ impl MachineBackend for Scripted {
         }
         let (program, clock) = (self.program.clone(), self.clock.clone());
         let memory = Arc::new(memory);
-        Ok(ScriptedVm { memory, _bytes: bytes, program, clock, bells: self.bells.clone() })
+        let frequency = match (HostTsc { hz: FREQUENCY, scales: true }).rate(spec.tsc_khz)? {
+            Rate::Host => FREQUENCY,
+            Rate::Scaled(khz) => u64::from(khz) * 1000,
+        };
+        let bells = self.bells.clone();
+        Ok(ScriptedVm { memory, _bytes: bytes, program, clock, bells, frequency })
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, BackendError> {
@@ -309,7 +317,7 @@ impl BackendVm for ScriptedVm {
     }
 
     fn cycle_frequency(&self) -> Result<u64, BackendError> {
-        Ok(FREQUENCY)
+        Ok(self.frequency)
     }
 
     fn create_vcpu(
@@ -325,10 +333,13 @@ impl MachineVm for ScriptedVm {
     fn create_machine_vcpu(
         &self,
         index: u32,
-        _: &[CpuidEntry],
+        cpuid: &[CpuidEntry],
         state: VcpuState,
         _: Arc<dyn ExitHandler>,
     ) -> Result<ScriptedVcpu, BackendError> {
+        if let Some(told) = cpuid.iter().find(|row| row.leaf == 0x4000_0010) {
+            assert_eq!(u64::from(told.registers[0]), self.frequency / 1000);
+        }
         let bell = self.bells[usize::try_from(index).unwrap()].clone();
         Ok(ScriptedVcpu {
             guest: start(index, state, &self.program, &self.memory),
@@ -337,6 +348,7 @@ impl MachineVm for ScriptedVm {
             memory: self.memory.clone(),
             bell,
             clock: self.clock.clone(),
+            frequency: self.frequency,
             pending: Vec::new(),
             entry: None,
             spins: false,
@@ -383,6 +395,7 @@ pub struct ScriptedVcpu {
     memory: Arc<GuestMemory>,
     bell: Arc<Bell>,
     clock: Arc<JumpingClock>,
+    frequency: u64,
     pending: Vec<Event>,
     entry: Option<VmEntry>,
     spins: bool,
@@ -469,7 +482,8 @@ impl MachineVcpu for ScriptedVcpu {
     }
 
     fn cycles(&self) -> u64 {
-        (self.clock.monotonic_ns() - BEGIN) * (FREQUENCY / 1_000_000_000)
+        let passed = u128::from(self.clock.monotonic_ns() - BEGIN);
+        u64::try_from(passed * u128::from(self.frequency) / 1_000_000_000).unwrap()
     }
 
     fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError> {

@@ -5,21 +5,30 @@
 #![allow(unsafe_code)]
 
 mod asid;
+#[cfg(not(test))]
+mod enter;
+#[cfg(test)]
+#[path = "scripted.rs"]
 mod enter;
 mod event;
 mod features;
 mod maps;
+mod ratio;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod vmcb;
 
 pub(crate) use asid::Asids;
 pub(crate) use features::find;
+pub(crate) use ratio::TscRatio;
 
 use super::cpu::Cpu;
 use super::decode::Seg;
 use super::memory::Npt;
 use super::processor::{rdmsr, wrmsr};
 use super::regs::Gprs;
+use super::tsc::Ratio;
 use super::vendor::{Injection, Reason, Vendor};
 use crate::{HostPhys, Platform};
 use alloc::sync::Arc;
@@ -91,6 +100,7 @@ pub(crate) struct Svm<P: Platform> {
     at: HostPhys,
     vmcb: *mut Vmcb,
     asid: Asid,
+    ratio: Ratio,
 }
 
 // SAFETY: the VMCB is a frame of its own.
@@ -155,9 +165,14 @@ impl<P: Platform> Vendor<P> for Svm<P> {
     fn new(shared: &Arc<Shared<P>>, root: HostPhys) -> Option<Self> {
         let at = shared.platform.alloc(0)?;
         let vmcb = shared.platform.virt(at).cast();
-        let mut svm = Self { shared: shared.clone(), at, vmcb, asid: Asid::default() };
+        let mut svm =
+            Self { shared: shared.clone(), at, vmcb, asid: Asid::default(), ratio: Ratio::ONE };
         svm.new_control(root);
         Some(svm)
+    }
+
+    fn scales_tsc(shared: &Shared<P>) -> bool {
+        shared.features.tsc_rate
     }
 
     fn largest_leaf(shared: &Shared<P>) -> u8 {
@@ -213,6 +228,10 @@ impl<P: Platform> Vendor<P> for Svm<P> {
     unsafe fn arrive(&mut self, cpu: &mut Cpu) {
         if !cpu.asids.has(&self.asid, cpu.number) {
             self.asid.forget();
+        }
+        if self.shared.features.tsc_rate {
+            // SAFETY: there is the register, and the CPU is this one, as the caller promises.
+            unsafe { cpu.tsc_ratio.load(self.ratio) };
         }
         if !core::mem::replace(&mut cpu.host_saved, true) {
             // SAFETY: enabled, as the caller promises.
@@ -363,6 +382,14 @@ impl<P: Platform> Vendor<P> for Svm<P> {
 
     fn set_tsc_offset(&mut self, value: u64) {
         self.vmcb_mut().control.tsc_offset = value;
+    }
+
+    fn tsc_ratio(&self) -> Ratio {
+        self.ratio
+    }
+
+    fn set_tsc_ratio(&mut self, ratio: Ratio) {
+        self.ratio = ratio;
     }
 
     fn shadow(&self) -> bool {

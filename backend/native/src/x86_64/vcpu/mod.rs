@@ -97,6 +97,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             fpu,
             vm: vm.clone(),
         };
+        vcpu.v.set_tsc_ratio(vm.tsc.ratio);
         vcpu.v.set_tsc_offset(vm.tsc_offset);
         vcpu.reset(state);
         Ok(vcpu)
@@ -257,7 +258,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
     /// The guest's cycle counter.
     pub fn cycles(&self) -> u64 {
-        super::processor::rdtsc().wrapping_add(self.v.tsc_offset())
+        self.v.tsc()
     }
 
     /// CR8, as the APIC has it.

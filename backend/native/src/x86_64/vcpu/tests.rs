@@ -28,7 +28,7 @@ struct Rig {
 /// A guest with this code and no paging: addresses are as they are.
 fn rig(kind: Kind, code: &[u8]) -> Rig {
     let ranges: Vec<_> = core::iter::once(0..0x10_0000).collect();
-    let mut vm = VmHandle::new(board(), &Arc::new(()), kind, &ranges).unwrap();
+    let mut vm = VmHandle::new(board(), &Arc::default(), kind, &ranges, None).unwrap();
     vm.memory.write_bytes(Gpa(CODE), code).unwrap();
     vm.protect(ROM..ROM + 0x1000, Perms::READ).unwrap();
     let segment = |attributes| Segment { selector: 8, base: 0, limit: !0, attributes };

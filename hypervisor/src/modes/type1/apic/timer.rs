@@ -105,6 +105,8 @@ impl Timer {
         self.tsc_deadline = value;
         self.deadline = None;
         if value != 0 {
+            // The counter is read first: what passes until the clock is makes the timer late, not
+            // early.
             let cycles = value.saturating_sub(now.cycles());
             self.passed = cycles == 0;
             self.deadline = Some(now.ns().saturating_add(nanoseconds(cycles, now.frequency())));

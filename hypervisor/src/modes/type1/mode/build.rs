@@ -37,7 +37,8 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         let address_bits = address_bits(&supported);
         let size = (config.memory, config.vcpus, address_bits);
         let loader = Loader::new(&*self.host, &type1, kernel, size)?;
-        let spec = MachineSpec { ram: &loader.ranges(), vcpus: config.vcpus };
+        let spec =
+            MachineSpec { ram: &loader.ranges(), vcpus: config.vcpus, tsc_khz: type1.tsc_khz };
         let mut vm = self.backend.create_machine(&spec)?;
         loader.load_rom(vm.memory())?;
         if let Some(range) = loader.read_only() {

@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::config::{ModeSpecificConfig, Type1Config, VmConfig};
+use crate::host::Clock;
+use crate::memory::Gpa;
 use crate::mode::VcpuExit;
-use crate::modes::type1::fixture::{Bell, Cpu, Scripted, ScriptedHost, Seen, clock, kernel};
+use crate::modes::type1::fixture::{
+    BEGIN, Bell, Cpu, JumpingClock, Scripted, ScriptedHost, Seen, clock, kernel,
+};
 use crate::modes::type1::layout::{COM1, IO_APIC, LOCAL_APIC, RESET_PORT};
 use crate::vcpu::machine::{CpuidEntry, Event};
 use crate::vm::{Ledger, Limits, State};
@@ -17,6 +21,7 @@ type Mode = Type1<Scripted, ScriptedHost>;
 struct Bench {
     mode: Mode,
     seen: Arc<Seen>,
+    clock: Arc<JumpingClock>,
 }
 
 fn bench(vcpus: usize, program: impl Fn(u32, &mut Cpu) + Send + Sync + 'static) -> Bench {
@@ -27,8 +32,8 @@ fn bench(vcpus: usize, program: impl Fn(u32, &mut Cpu) + Send + Sync + 'static) 
     let backend =
         Scripted { program: Arc::new(program), clock: clock.clone(), bells: bells.clone(), cpuid };
     let host = ScriptedHost { clock: clock.clone(), bells, seen: seen.clone(), kernel: kernel() };
-    let config = ModeConfig { ledger: Ledger::new(Limits::NONE), clock };
-    Bench { mode: Type1::init(&config, Type1Lent { backend, host }).unwrap(), seen }
+    let config = ModeConfig { ledger: Ledger::new(Limits::NONE), clock: clock.clone() };
+    Bench { mode: Type1::init(&config, Type1Lent { backend, host }).unwrap(), seen, clock }
 }
 
 fn config(vcpus: u32) -> VmConfig {
@@ -118,6 +123,30 @@ fn four_processors_start_and_interrupt_each_other() {
         cpu.off();
     });
     assert_eq!(bench.run(config(4)).1, vec![OFF; 4]);
+}
+
+#[test]
+fn clock_and_deadline_follow_the_tsc_that_is_asked_for() {
+    // Nanoseconds to a cycle are 1/2, and 1/2 times 8.
+    let cases = [(None, 0, 500u64), (Some(2_000_100), 0, 500), (Some(250_000), 3, 4000)];
+    for (tsc_khz, shift, ms) in cases {
+        let bench = bench(1, move |_, cpu| {
+            cpu.write(SVR, 0x1ff);
+            cpu.interrupts(true);
+            assert!(cpu.wrmsr(0x4b56_4d01, 0x6001));
+            let word = |at: u64| cpu.memory().load_u32(Gpa(0x6000 + at), Ordering::SeqCst);
+            assert_eq!((word(24), word(28)), (Ok(1 << 31), Ok(0x100 | shift)));
+            cpu.write(LOCAL_APIC.start + 0x320, 0x4_0051);
+            assert!(cpu.wrmsr(0x6e0, 1_000_000_000));
+            cpu.halt();
+            cpu.off();
+        });
+        let mut config = config(1);
+        let ModeSpecificConfig::Type1(type1) = &mut config.mode_config else { unreachable!() };
+        type1.tsc_khz = tsc_khz;
+        assert_eq!(bench.run(config).1, [OFF]);
+        assert_eq!(bench.clock.monotonic_ns() - BEGIN, ms * 1_000_000, "{tsc_khz:?}");
+    }
 }
 
 /// Ticks by the local APIC's timer, by the PIT through the I/O APIC, and by the PIT through the
