@@ -8,7 +8,7 @@ use crate::{Scratch, Tender, environment};
 /// # Panics
 /// If there is no manager: see [`can_run`].
 pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
-    described("kvm", scratch, vcpus, "", cmdline)
+    described("kvm", scratch, vcpus, ["", ""], cmdline)
 }
 
 /// The same on this backend, with a vCPU on each of these CPUs.
@@ -17,7 +17,7 @@ pub fn machine(scratch: &Scratch, vcpus: u32, cmdline: &str) -> Tender {
 /// As [`machine`].
 pub fn pinned(backend: &str, scratch: &Scratch, cpus: &[u32], cmdline: &str) -> Tender {
     let (vcpus, line) = (u32::try_from(cpus.len()), format!("cpus = {cpus:?}"));
-    described(backend, scratch, vcpus.expect("few CPUs"), &line, cmdline)
+    described(backend, scratch, vcpus.expect("few CPUs"), [&line, ""], cmdline)
 }
 
 /// The same with one vCPU on another backend.
@@ -25,14 +25,30 @@ pub fn pinned(backend: &str, scratch: &Scratch, cpus: &[u32], cmdline: &str) -> 
 /// # Panics
 /// If there is no manager.
 pub fn machine_on(backend: &str, scratch: &Scratch, cmdline: &str) -> Tender {
-    described(backend, scratch, 1, "", cmdline)
+    described(backend, scratch, 1, ["", ""], cmdline)
 }
 
-fn described(backend: &str, scratch: &Scratch, vcpus: u32, line: &str, cmdline: &str) -> Tender {
+/// The same with a line for `[vm.type1]`, such as `tsc_khz = 2000000`.
+///
+/// # Panics
+/// If there is no manager.
+pub fn tuned_on(backend: &str, scratch: &Scratch, line: &str, cmdline: &str) -> Tender {
+    described(backend, scratch, 1, ["", line], cmdline)
+}
+
+/// `lines` are one more for `[vm]` and one more for `[vm.type1]`.
+fn described(
+    backend: &str,
+    scratch: &Scratch,
+    vcpus: u32,
+    lines: [&str; 2],
+    cmdline: &str,
+) -> Tender {
+    let [line, type1] = lines;
     let kernel = environment::test_kernel();
     let description = format!(
         "[vm]\nname = \"test\"\nmode = \"type1\"\nvcpus = {vcpus}\nmemory = \"64M\"\n\
-         {line}\n[vm.type1]\nkernel = {kernel:?}\ncmdline = {cmdline:?}\n"
+         {line}\n[vm.type1]\nkernel = {kernel:?}\ncmdline = {cmdline:?}\n{type1}\n"
     );
     let path = scratch.file("vm.toml", description.as_bytes());
     let manager = environment::manager().expect("REDOX_VM names the VM manager");

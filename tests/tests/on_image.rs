@@ -98,6 +98,20 @@ fn a_signal_ends_the_machine() {
     assert!(system_tests::processes::alive_in_group(group).is_empty(), "QEMU is still there");
 }
 
+/// The emulated processor does not scale TSCs.
+#[test]
+fn a_tsc_that_cannot_be_had_is_refused_with_the_one_that_can() {
+    let scratch = Scratch::new();
+    let machine = test_kernel::tuned_on(QEMU, &scratch, "tsc_khz = 100000", "do=cpuid");
+    let run = machine.spawn().finish_within(LIMIT);
+    let begin = "`tsc_khz` of 100000 cannot be had: the host's TSC runs at ";
+    let (_, rest) = run.stdout.split_once(begin).unwrap_or_else(|| panic!("{run:#?}"));
+    let host = rest.split(' ').next().unwrap_or_default();
+    assert!(host.parse::<u32>().is_ok_and(|khz| khz > 100_000), "{run:#?}");
+    let remedy = format!("for guests: write tsc_khz = {host}, or leave the key out");
+    assert!(rest.contains(&remedy) && run.status == Some(1), "{run:#?}");
+}
+
 #[test]
 fn the_keys_leave_and_the_terminal_is_as_before() {
     let scratch = Scratch::new();

@@ -248,35 +248,6 @@ fn a_non_maskable_interrupt_needs_no_permission() {
     assert!(matches!(next(&mut vcpu), VmExit::Io { port: 0x600, .. }));
 }
 
-#[test]
-fn a_tsc_has_the_frequency_that_is_asked_for_or_is_refused() {
-    let name = "a_tsc_has_the_frequency_that_is_asked_for_or_is_refused";
-    let Some(kvm) = kvm(name) else { return };
-    let pcs = KvmPcs::new(kvm).unwrap();
-    let with = |tsc_khz| {
-        let vm = pcs.create_machine(&MachineSpec { ram: &RAM, vcpus: 1, tsc_khz })?;
-        vm.cycle_frequency()
-    };
-    let host = with(None).unwrap();
-    let khz = u32::try_from(host / 1000).unwrap();
-    // What is near is the host's, and the guest is told so.
-    for near in [khz, khz - khz / 5000, khz + khz / 5000] {
-        assert_eq!(with(Some(near)), Ok(host));
-    }
-    for other in [khz / 2, khz * 2] {
-        match with(Some(other)) {
-            Ok(hz) => assert_eq!(hz, u64::from(other) * 1000, "this KVM scales"),
-            Err(error) => {
-                let start = format!(
-                    "`tsc_khz` of {other} cannot be had: the host's TSC runs at {khz} kHz, and this \
-                     processor does not scale"
-                );
-                assert!(error.text.starts_with(&start), "{error}");
-            }
-        }
-    }
-}
-
 guest!(shows_the_cycles:
     "rdtsc", "shl rdx, 32", "or rax, rdx", "mov [rdi], rax",
     "movd ecx, xmm0", "mov [rdi + 8], ecx",

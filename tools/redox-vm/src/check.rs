@@ -15,7 +15,8 @@ pub fn check(path: &Path) -> Result<(), String> {
     let vm = &description.vm;
     println!("{}: {}", vm.name, description.resolved);
     let pinned = if vm.cpus.is_empty() { String::new() } else { format!(" on CPU {:?}", vm.cpus) };
-    println!("  {} MiB of memory, {} vCPU(s){pinned}", vm.memory >> 20, vm.vcpus);
+    let tsc = vm.type1().tsc_khz.map(|khz| format!(", a TSC of {khz} kHz")).unwrap_or_default();
+    println!("  {} MiB of memory, {} vCPU(s){pinned}{tsc}", vm.memory >> 20, vm.vcpus);
     let mut missing = Vec::new();
     files::each(&mut description.vm, |_, path| {
         let found = std::fs::metadata(&*path);

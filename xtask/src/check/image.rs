@@ -92,7 +92,13 @@ fn console(image: &Path) -> Result<()> {
     let lines = ["hlep\x08\x08\x08elp", "list", "strat x", "\x10\x10\x10", "modes", "poweroff"];
     let typed = lines.map(|line| (PROMPT, line));
     let boot = Trial { typed: &typed, ..trial(image, 2, "") }.boot()?;
-    let parts = ["there is no VM", "did you mean `start`?", "2 of 2 CPUs run", "hardware virtual"];
+    let parts = [
+        "there is no VM",
+        "did you mean `start`?",
+        "2 of 2 CPUs run",
+        "hardware virtual",
+        "scaled for guests (tsc_khz): no",
+    ];
     expect(&boot, Some(0), &parts)?;
     let helps = boot.text.matches("this list").count();
     ensure!(helps == 2, "`help` and its recall were carried out {helps} times:\n{}", boot.text);

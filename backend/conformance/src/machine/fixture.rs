@@ -8,6 +8,7 @@ use crate::{Host, Outcome, code};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 use hypervisor::memory::{Gpa, GuestMemory};
 use hypervisor::vcpu::machine::{CpuidEntry, MachineBackend, MachineSpec, MachineVm};
 use hypervisor::vcpu::{BackendVcpu, BackendVm, VcpuState, VmEntry, VmExit, X86State};
@@ -184,10 +185,12 @@ pub(super) fn next<V: BackendVm>(
     }
 }
 
+/// Its RAM.
+pub(super) const RAM: [Range<u64>; 2] = [0..MEMORY, 0x1_0000_0000..0x1_0010_0000];
+
 /// A machine without vCPU, with nothing in its memory.
 pub(super) fn empty<B: MachineBackend>(backend: &Host<B>) -> Result<B::Vm, String> {
-    let ram = [0..MEMORY, 0x1_0000_0000..0x1_0010_0000];
-    backend.create_machine(&MachineSpec { ram: &ram, vcpus: 2, tsc_khz: None }).map_err(text)
+    backend.create_machine(&MachineSpec { ram: &RAM, vcpus: 2, tsc_khz: None }).map_err(text)
 }
 
 /// A vCPU.

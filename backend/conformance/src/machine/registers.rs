@@ -1,13 +1,14 @@
 //! CPUID, model-specific, control, debug and extended registers; hypercalls; read-only memory.
 
-use super::fixture::{Pc, empty, end, fill, next, state, vcpu};
+use super::fixture::{Pc, RAM, empty, end, fill, next, state, vcpu};
 use crate::guest::{DATA, TEXT, out, same, text};
 use crate::{Case, Host, Outcome, code};
+use alloc::format;
 use hypervisor::memory::{Gpa, Perms};
-use hypervisor::vcpu::machine::{CpuidEntry, MachineBackend};
+use hypervisor::vcpu::machine::{CpuidEntry, MachineBackend, MachineSpec};
 use hypervisor::vcpu::{BackendVm, VmEntry, VmExit};
 
-pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 10] {
+pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 11] {
     [
         ("registers of the guest's own never leave it", own_registers),
         ("unknown registers are asked for and refused", unknown_registers),
@@ -19,6 +20,7 @@ pub(super) fn cases<B: MachineBackend>() -> [Case<B>; 10] {
         ("vector components are switched on and off", extended_state),
         ("read-only memory tells of writes", read_only),
         ("memory above 4 GiB is there", high_memory),
+        ("a frequency that is asked for is had or refused", frequency),
     ]
 }
 
@@ -302,4 +304,27 @@ fn high_memory<B: MachineBackend>(backend: &Host<B>) -> Outcome {
     same(&pc.vm.memory().read_obj::<u32>(Gpa(0x1_000f_ff00)), &Ok(0x1234))?;
     pc.expect(VmExit::Mmio { gpa: Gpa(0x1_0010_0000), size: 4, write: None })?;
     pc.expect_after(VmEntry::Data(0), end())
+}
+
+/// Nearly the host's is the host's; of others either the backend says that it scales, or why not.
+fn frequency<B: MachineBackend>(backend: &Host<B>) -> Outcome {
+    let with = |tsc_khz| {
+        let vm = backend.create_machine(&MachineSpec { ram: &RAM, vcpus: 1, tsc_khz })?;
+        vm.cycle_frequency()
+    };
+    let host = with(None).map_err(text)?;
+    let khz = u32::try_from(host / 1000).map_err(text)?;
+    for near in [khz, khz - khz / 5000, khz + khz / 5000] {
+        same(&with(Some(near)).map_err(text)?, &host)?;
+    }
+    for other in [khz / 2, khz * 2] {
+        let cannot =
+            format!("`tsc_khz` of {other} cannot be had: the host's TSC runs at {khz} kHz");
+        match with(Some(other)) {
+            Ok(hz) => same(&hz, &(u64::from(other) * 1000))?,
+            Err(error) if error.text.starts_with(&cannot) => {}
+            Err(error) => return Err(error.text),
+        }
+    }
+    Ok(())
 }

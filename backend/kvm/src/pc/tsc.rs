@@ -9,9 +9,9 @@
 use crate::arch;
 use hypervisor::vcpu::BackendError;
 use hypervisor::vcpu::machine::tsc::{HostTsc, Rate};
-use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
+use kvm_bindings::{KVM_CAP_TSC_CONTROL, KVM_CAP_VM_TSC_CONTROL};
 use kvm_ioctls::{VcpuFd, VmFd};
-use std::ffi::{c_int, c_ulong};
+use std::ffi::c_ulong;
 use std::io::Error;
 use std::os::fd::AsRawFd;
 
@@ -19,27 +19,34 @@ use std::os::fd::AsRawFd;
 const SET_TSC_KHZ: c_ulong = 0xaea2;
 const GET_TSC_KHZ: c_ulong = 0xaea3;
 
+/// Why a frequency cannot be had that the processor could give.
+const OLD: &str =
+    "this Linux's KVM scales it only for single vCPUs (KVM_CAP_VM_TSC_CONTROL: a newer Linux)";
+
 /// What is to be done for a guest's frequency.
 pub(super) struct Tsc {
     asked: Option<u32>,
     /// KVM scales on this host, for a whole VM.
     scales: bool,
+    /// It does, but only for one vCPU after the other.
+    old: bool,
 }
 
 impl Tsc {
     /// Sets the frequency of all vCPUs to come, where it is another than the host's and KVM scales.
     pub(super) fn set(vm: &VmFd, asked: Option<u32>) -> Result<Self, BackendError> {
-        let Some(khz) = asked else { return Ok(Self { asked, scales: false }) };
-        let scales = vm.check_extension_raw(KVM_CAP_VM_TSC_CONTROL.into()) > 0;
+        let Some(khz) = asked else { return Ok(Self { asked, scales: false, old: false }) };
+        let has = |cap: u32| vm.check_extension_raw(cap.into()) > 0;
+        let scales = has(KVM_CAP_VM_TSC_CONTROL);
         if scales {
-            let host = u32::try_from(call(vm, GET_TSC_KHZ, 0)?).unwrap_or(0);
-            let host = HostTsc { hz: u64::from(host) * 1000, scales };
+            let refused = |e| BackendError::new(format!("KVM: KVM_GET_TSC_KHZ failed: {e}"));
+            let host = HostTsc { hz: call(vm, GET_TSC_KHZ, 0).map_err(refused)? * 1000, scales };
             if let Rate::Scaled(khz) = host.rate(Some(khz))? {
-                call(vm, SET_TSC_KHZ, khz)
-                    .map_err(|error| host.refusal(khz, &format!("KVM says: {error}")))?;
+                let refused = |e: Error| host.refusal(khz, &format!("KVM says: {e}"));
+                call(vm, SET_TSC_KHZ, khz).map_err(refused)?;
             }
         }
-        Ok(Self { asked, scales })
+        Ok(Self { asked, scales, old: !scales && has(KVM_CAP_TSC_CONTROL) })
     }
 
     /// The frequency of this vCPU in Hz, the first.
@@ -48,18 +55,18 @@ impl Tsc {
     /// If it is the host's, and that is not near what is asked for.
     pub(super) fn of(&self, vcpu: &VcpuFd) -> Result<u64, BackendError> {
         let hz = arch::cycle_frequency(vcpu)?;
-        HostTsc { hz, scales: self.scales }.rate(self.asked)?;
-        Ok(hz)
+        let host = HostTsc { hz, scales: self.scales };
+        match (host.rate(self.asked), self.asked) {
+            (Err(_), Some(khz)) if self.old => Err(host.refusal(khz, OLD)),
+            (rate, _) => rate.map(|_| hz),
+        }
     }
 }
 
-fn call(vm: &VmFd, number: c_ulong, argument: u32) -> Result<c_int, BackendError> {
+fn call(vm: &VmFd, number: c_ulong, argument: u32) -> Result<u64, Error> {
     // SAFETY: the descriptor is a VM's and open; neither call has a pointer.
     let done = unsafe { libc::ioctl(vm.as_raw_fd(), number, c_ulong::from(argument)) };
-    match done {
-        0.. => Ok(done),
-        _ => Err(BackendError::new(Error::last_os_error().to_string())),
-    }
+    u64::try_from(done).map_err(|_| Error::last_os_error())
 }
 
 #[cfg(test)]

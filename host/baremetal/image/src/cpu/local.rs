@@ -131,6 +131,9 @@ pub fn describe(line: &mut dyn FnMut(core::fmt::Arguments<'_>)) {
     let vmx = cpuid(1, 0)[2] & (1 << 5) != 0;
     let yes = |has| if has { "yes" } else { "no" };
     line(format_args!("hardware virtualization: SVM {}, VMX {}", yes(svm), yes(vmx)));
+    let scales = svm && cpuid(0x8000_000a, 0)[3] & (1 << 4) != 0;
+    let khz = crate::time::frequency() / 1000;
+    line(format_args!("TSC: {khz} kHz, scaled for guests (tsc_khz): {}", yes(scales)));
 }
 
 /// Sets how many there are.
