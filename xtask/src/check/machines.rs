@@ -24,6 +24,13 @@ const TESTS: [Test; 8] = [
     ("machines that never give way are stopped, and others have their share", endless),
 ];
 
+/// Of the image with the self-test's checks, which find what the emulated processor would not: a
+/// VMCB clean bit that is set and must not be.
+const CHECKED: [Test; 2] = [
+    ("Linux is checked at every entry", linux_shell),
+    ("a hostile machine of three processors is checked at every entry", hostile_processors),
+];
+
 /// What Linux's shell says when it waits.
 const SHELL: &str = "linux# ";
 /// Seconds of the guest's clock for which it is loaded.
@@ -31,12 +38,13 @@ const LOAD: u32 = 60;
 /// What would be in Linux's log if it had found something wrong with its machine.
 const COMPLAINTS: &str = "WARNING:|Call Trace|unchecked MSR|BUG:|Oops";
 
-/// Builds the image and runs its tests with whole machines.
+/// Builds the image, with checks and as it is shipped, and runs the tests with whole machines.
 pub fn boot(filter: Option<&str>) -> Result<Tally> {
-    let image = image::build()?;
     linux::build()?;
     unikernel::build_examples()?;
-    boot_all(&image, &TESTS, filter)
+    let mut tally = boot_all(&image::build_with_self_test()?, &CHECKED, filter)?;
+    tally.add(boot_all(&image::build()?, &TESTS, filter)?);
+    Ok(tally)
 }
 
 /// A boot module of these descriptions and files.

@@ -59,8 +59,12 @@ pub fn run(options: &Options) -> Result<i32> {
         println!("{tally}");
         return Ok(i32::from(tally.failed > 0));
     }
-    let tests_itself = options.words.iter().any(|word| SELF_TEST.contains(&word.as_str()));
-    let image = if tests_itself { build_with_self_test()? } else { build()? };
+    let has = |word: &str| options.words.iter().any(|other| other == word);
+    let image = match () {
+        () if has(SELF_TEST) => build_with_self_test()?,
+        () if has(MEASUREMENT) => build_with_measurements()?,
+        () => build()?,
+    };
     let size = fs::metadata(&image)?.len();
     process::say(&format!("{}: {} KiB", image.display(), size.div_ceil(1024)));
     if !options.run {
@@ -186,17 +190,25 @@ pub fn hardware(command: &mut Command, memory: u32, cpus: u32) {
     command.arg("-m").arg(format!("{memory}M")).arg("-smp").arg(cpus.to_string());
 }
 
-/// Words of its command line that only an image with its self-test knows.
-const SELF_TEST: [&str; 2] = ["selftest", "bench"];
+/// The word of its command line that only an image with its self-test knows.
+const SELF_TEST: &str = "selftest";
+/// The same of measurements.
+const MEASUREMENT: &str = "bench";
 
 /// Builds the image and returns where it is.
 pub fn build() -> Result<PathBuf> {
     build_with(&[], "redox-hypervisor.elf")
 }
 
-/// Builds the image with its self-test in it and returns where it is.
+/// Builds the image with its self-test in it, and the checks that this makes at every entry of a
+/// guest, and returns where it is.
 pub fn build_with_self_test() -> Result<PathBuf> {
-    build_with(&["--features", "self-test"], "redox-hypervisor-self-test.elf")
+    build_with(&["--features", "audit"], "redox-hypervisor-self-test.elf")
+}
+
+/// Builds the image with measurements of single parts in it, and returns where it is.
+fn build_with_measurements() -> Result<PathBuf> {
+    build_with(&["--features", "self-test"], "redox-hypervisor-bench.elf")
 }
 
 fn build_with(options: &[&str], name: &str) -> Result<PathBuf> {

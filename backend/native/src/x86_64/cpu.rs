@@ -36,6 +36,9 @@ pub(crate) struct Cpu {
     pub asids: Asids,
     /// What the TSC Ratio register holds.
     pub tsc_ratio: TscRatio,
+    /// Where the VMCB is that was run last.
+    #[cfg(any(test, feature = "audit"))]
+    pub last_vmcb: u64,
     /// The vCPU whose registers are in the processor, or null.
     live: *mut Live,
     /// The VM of the vCPU that was here last, 0: none yet.

@@ -32,7 +32,6 @@ pub(crate) struct Fake {
     pub cpl: u8,
     pub tpr: u8,
     pub tsc_offset: u64,
-    pub tsc_ratio: Option<Ratio>,
     pub shadow: bool,
     pub window: bool,
     pub nmi_end: bool,
@@ -65,7 +64,7 @@ impl Vendor<Board> for Fake {
         self.state = *state;
     }
 
-    unsafe fn arrive(&mut self, _: &mut Cpu) {}
+    unsafe fn arrive(&mut self, _: &mut Cpu, _: Ratio) {}
 
     unsafe fn enter(&mut self, _: &mut Cpu, gprs: &mut Gprs) {
         let event = self.next_injection.take();
@@ -184,14 +183,6 @@ impl Vendor<Board> for Fake {
 
     fn set_tsc_offset(&mut self, value: u64) {
         self.tsc_offset = value;
-    }
-
-    fn tsc_ratio(&self) -> Ratio {
-        self.tsc_ratio.unwrap_or(Ratio::ONE)
-    }
-
-    fn set_tsc_ratio(&mut self, ratio: Ratio) {
-        self.tsc_ratio = Some(ratio);
     }
 
     fn shadow(&self) -> bool {

@@ -6,6 +6,7 @@
 use super::cpu::Live;
 use super::cpuid::Cpuid;
 use super::space::{CR0_PG, EFER_LMA, EFER_LME};
+use super::tsc::Ratio;
 use super::vendor::Vendor;
 use crate::Platform;
 
@@ -65,11 +66,12 @@ impl Msrs {
         &self,
         index: u32,
         v: &V,
+        tsc: Ratio,
         live: &Live,
         cpuid: &Cpuid,
     ) -> Option<Result<u64, Refused>> {
         Some(Ok(match find(index)? {
-            Kept::Tsc => v.tsc(),
+            Kept::Tsc => v.tsc(tsc),
             Kept::TscAdjust => self.tsc_adjust,
             Kept::Pat => v.pat(),
             // Neither branch records nor single steps on branches.
@@ -86,12 +88,13 @@ impl Msrs {
         index: u32,
         value: u64,
         v: &mut V,
+        tsc: Ratio,
         live: &mut Live,
         cpuid: &Cpuid,
     ) -> Option<Result<(), Refused>> {
         match find(index)? {
             Kept::Tsc => {
-                let change = value.wrapping_sub(v.tsc());
+                let change = value.wrapping_sub(v.tsc(tsc));
                 self.move_tsc(change, v);
             }
             Kept::TscAdjust => self.move_tsc(value.wrapping_sub(self.tsc_adjust), v),

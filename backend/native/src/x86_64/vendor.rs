@@ -125,10 +125,11 @@ pub(crate) trait Vendor<P: Platform>: Sized + Send + 'static {
     fn reset(&mut self, state: &X86State);
 
     /// The vCPU comes to a CPU where it was not live: before the first [`Vendor::enter`] there.
+    /// `tsc` is what its guest sees of the host's cycle counter.
     ///
     /// # Safety
     /// This CPU is `cpu`, and enabled; interrupts are off.
-    unsafe fn arrive(&mut self, cpu: &mut Cpu);
+    unsafe fn arrive(&mut self, cpu: &mut Cpu, tsc: Ratio);
 
     /// Runs the guest until something happens.
     ///
@@ -179,14 +180,10 @@ pub(crate) trait Vendor<P: Platform>: Sized + Send + 'static {
     /// What is added to the host's counter, when that has been scaled.
     fn tsc_offset(&self) -> u64;
     fn set_tsc_offset(&mut self, value: u64);
-    /// What the host's counter is multiplied by.
-    fn tsc_ratio(&self) -> Ratio;
-    /// Only before the vCPU is live anywhere.
-    fn set_tsc_ratio(&mut self, ratio: Ratio);
 
     /// The guest's counter as it would read now.
-    fn tsc(&self) -> u64 {
-        self.tsc_ratio().scale(rdtsc()).wrapping_add(self.tsc_offset())
+    fn tsc(&self, ratio: Ratio) -> u64 {
+        ratio.scale(rdtsc()).wrapping_add(self.tsc_offset())
     }
 
     /// Whether the next instruction is in the shadow of STI or of a load of SS.

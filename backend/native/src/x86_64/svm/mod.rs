@@ -5,6 +5,10 @@
 #![allow(unsafe_code)]
 
 mod asid;
+#[cfg(any(test, feature = "audit"))]
+mod audit;
+mod block;
+mod clean;
 #[cfg(not(test))]
 mod enter;
 #[cfg(test)]
@@ -33,10 +37,11 @@ use super::vendor::{Injection, Reason, Vendor};
 use crate::{HostPhys, Platform};
 use alloc::sync::Arc;
 use asid::Asid;
+use block::Block;
 use features::Features;
 use hypervisor::vcpu::{BackendError, Segment, X86State};
 use maps::Maps;
-use vmcb::{Intercept1, Intercept2, Vmcb, tlb_control, v_intr};
+use vmcb::{Intercept1, Intercept2, tlb_control, v_intr};
 
 const EFER: u32 = 0xc000_0080;
 const EFER_SVME: u64 = 1 << 12;
@@ -98,47 +103,30 @@ impl<P: Platform> Shared<P> {
 pub(crate) struct Svm<P: Platform> {
     shared: Arc<Shared<P>>,
     at: HostPhys,
-    vmcb: *mut Vmcb,
+    vmcb: Block,
     asid: Asid,
-    ratio: Ratio,
 }
 
-// SAFETY: the VMCB is a frame of its own.
-unsafe impl<P: Platform> Send for Svm<P> {}
-
 impl<P: Platform> Svm<P> {
-    fn vmcb(&self) -> &Vmcb {
-        // SAFETY: a frame of its own, which the processor uses only inside of `enter`.
-        unsafe { &*self.vmcb }
-    }
-
-    fn vmcb_mut(&mut self) -> &mut Vmcb {
-        // SAFETY: as above, and `self` is borrowed exclusively.
-        unsafe { &mut *self.vmcb }
-    }
-
     fn intercept_1(&mut self, what: Intercept1, wanted: bool) {
-        let field = &mut self.vmcb_mut().control.intercept_1;
-        let mut set = Intercept1::from_bits_retain(*field);
+        let mut set = Intercept1::from_bits_retain(self.vmcb.control.intercept_1);
         set.set(what, wanted);
-        *field = set.bits();
+        self.vmcb.set_intercept_1(set.bits());
     }
 
     #[cold]
     fn renew_asid(&mut self, cpu: &mut Cpu) {
         let count = self.shared.features.asids;
         let flush = cpu.asids.renew(&mut self.asid, cpu.number, count);
-        let number = self.asid.number;
-        let control = &mut self.vmcb_mut().control;
-        control.guest_asid = number;
+        self.vmcb.set_guest_asid(self.asid.number);
         if flush {
-            control.tlb_control = tlb_control::ALL;
+            self.vmcb.set_tlb_control(tlb_control::ALL);
         }
     }
 
     fn new_control(&mut self, root: HostPhys) {
         let (io, msr) = (self.shared.maps.io, self.shared.maps.msr);
-        let control = &mut self.vmcb_mut().control;
+        let control = &mut self.vmcb.rewrite().control;
         control.intercept_cr_write = CR_WRITES;
         control.intercept_exceptions = EXCEPTIONS;
         control.intercept_1 = ALWAYS_1.bits();
@@ -164,9 +152,9 @@ impl<P: Platform> Vendor<P> for Svm<P> {
 
     fn new(shared: &Arc<Shared<P>>, root: HostPhys) -> Option<Self> {
         let at = shared.platform.alloc(0)?;
-        let vmcb = shared.platform.virt(at).cast();
-        let mut svm =
-            Self { shared: shared.clone(), at, vmcb, asid: Asid::default(), ratio: Ratio::ONE };
+        // SAFETY: a frame of zeros, freed with this vCPU.
+        let vmcb = unsafe { Block::new(shared.platform.virt(at).cast()) };
+        let mut svm = Self { shared: shared.clone(), at, vmcb, asid: Asid::default() };
         svm.new_control(root);
         Some(svm)
     }
@@ -200,7 +188,7 @@ impl<P: Platform> Vendor<P> for Svm<P> {
         self.set_debug_exits(true);
         self.set_window(false);
         self.set_nmi_end(false);
-        let vmcb = self.vmcb_mut();
+        let vmcb = self.vmcb.rewrite();
         vmcb.control.eventinj = 0;
         vmcb.control.exitintinfo = 0;
         vmcb.control.interrupt_shadow = 0;
@@ -225,13 +213,14 @@ impl<P: Platform> Vendor<P> for Svm<P> {
         (save.sysenter_esp, save.sysenter_eip) = (0, 0);
     }
 
-    unsafe fn arrive(&mut self, cpu: &mut Cpu) {
+    unsafe fn arrive(&mut self, cpu: &mut Cpu, tsc: Ratio) {
+        self.vmcb.dirty();
         if !cpu.asids.has(&self.asid, cpu.number) {
             self.asid.forget();
         }
         if self.shared.features.tsc_rate {
             // SAFETY: there is the register, and the CPU is this one, as the caller promises.
-            unsafe { cpu.tsc_ratio.load(self.ratio) };
+            unsafe { cpu.tsc_ratio.load(tsc) };
         }
         if !core::mem::replace(&mut cpu.host_saved, true) {
             // SAFETY: enabled, as the caller promises.
@@ -245,117 +234,117 @@ impl<P: Platform> Vendor<P> for Svm<P> {
             self.renew_asid(cpu);
         }
         let at = self.at.0;
-        let vmcb = self.vmcb_mut();
-        vmcb.save.rax = gprs.0[Gprs::RAX];
-        vmcb.save.rsp = gprs.0[Gprs::RSP];
+        self.vmcb.set_rax_rsp([gprs.0[Gprs::RAX], gprs.0[Gprs::RSP]]);
+        #[cfg(any(test, feature = "audit"))]
+        self.vmcb.audit_entry(cpu.number, cpu.last_vmcb);
         // SAFETY: enabled; a VMCB of ours; the host's state is saved; interrupts are off.
         unsafe { enter::enter(at, gprs, cpu.host_vmcb.0) };
-        let vmcb = self.vmcb_mut();
-        vmcb.control.eventinj = 0;
-        vmcb.control.tlb_control = tlb_control::NOTHING;
-        gprs.0[Gprs::RAX] = vmcb.save.rax;
-        gprs.0[Gprs::RSP] = vmcb.save.rsp;
+        [gprs.0[Gprs::RAX], gprs.0[Gprs::RSP]] = self.vmcb.ran();
+        #[cfg(any(test, feature = "audit"))]
+        {
+            cpu.last_vmcb = self.vmcb.audit_exit(cpu.number);
+        }
     }
 
     #[inline]
     fn interrupted(&mut self) -> Option<Injection> {
-        event::interrupted(self.vmcb().control.exitintinfo)
+        event::interrupted(self.vmcb.control.exitintinfo)
     }
 
     #[inline(always)]
     fn reason(&mut self) -> Reason {
-        reason::reason(&self.vmcb().control, &self.vmcb().save)
+        reason::reason(&self.vmcb.control, &self.vmcb.save)
     }
 
     fn describe(&self, reason: Reason) -> BackendError {
-        reason::describe(reason, self.vmcb())
+        reason::describe(reason, &self.vmcb)
     }
 
     fn inject(&mut self, event: Injection) {
-        self.vmcb_mut().control.eventinj = event::encode(event);
+        self.vmcb.set_eventinj(event::encode(event));
     }
 
     fn next_rip(&self) -> Option<u64> {
-        self.shared.features.nrip_save.then(|| self.vmcb().control.nrip)
+        self.shared.features.nrip_save.then(|| self.vmcb.control.nrip)
     }
 
     fn instruction(&self) -> Option<&[u8]> {
-        let control = &self.vmcb().control;
+        let control = &self.vmcb.control;
         let bytes = control.instruction.get(..usize::from(control.fetched))?;
         (self.shared.features.decode_assists && !bytes.is_empty()).then_some(bytes)
     }
 
     fn rip(&self) -> u64 {
-        self.vmcb().save.rip
+        self.vmcb.save.rip
     }
 
     fn set_rip(&mut self, value: u64) {
-        self.vmcb_mut().save.rip = value;
+        self.vmcb.set_rip(value);
     }
 
     fn rflags(&self) -> u64 {
-        self.vmcb().save.rflags
+        self.vmcb.save.rflags
     }
 
     fn set_rflags(&mut self, value: u64) {
-        self.vmcb_mut().save.rflags = value;
+        self.vmcb.set_rflags(value);
     }
 
     fn cr0(&self) -> u64 {
-        self.vmcb().save.cr0
+        self.vmcb.save.cr0
     }
 
     fn cr3(&self) -> u64 {
-        self.vmcb().save.cr3
+        self.vmcb.save.cr3
     }
 
     fn cr4(&self) -> u64 {
-        self.vmcb().save.cr4
+        self.vmcb.save.cr4
     }
 
     fn set_cr4(&mut self, value: u64) {
-        self.vmcb_mut().save.cr4 = value;
+        self.vmcb.set_cr4(value);
     }
 
     fn set_cr2(&mut self, value: u64) {
-        self.vmcb_mut().save.cr2 = value;
+        self.vmcb.set_cr2(value);
     }
 
     /// VMRUN wants SVME set; the guest never sees it.
     fn efer(&self) -> u64 {
-        self.vmcb().save.efer & !EFER_SVME
+        self.vmcb.save.efer & !EFER_SVME
     }
 
     fn set_efer(&mut self, value: u64) {
-        self.vmcb_mut().save.efer = value | EFER_SVME;
+        self.vmcb.set_efer(value | EFER_SVME);
     }
 
     fn pat(&self) -> u64 {
-        self.vmcb().save.g_pat
+        self.vmcb.save.g_pat
     }
 
     fn set_pat(&mut self, value: u64) {
-        self.vmcb_mut().save.g_pat = value;
+        self.vmcb.set_g_pat(value);
     }
 
     fn dr6(&self) -> u64 {
-        self.vmcb().save.dr6
+        self.vmcb.save.dr6
     }
 
     fn set_dr6(&mut self, value: u64) {
-        self.vmcb_mut().save.dr6 = value;
+        self.vmcb.set_dr6(value);
     }
 
     fn dr7(&self) -> u64 {
-        self.vmcb().save.dr7
+        self.vmcb.save.dr7
     }
 
     fn cpl(&self) -> u8 {
-        self.vmcb().save.cpl
+        self.vmcb.save.cpl
     }
 
     fn segment(&self, which: Seg) -> Segment {
-        let save = &self.vmcb().save;
+        let save = &self.vmcb.save;
         let seg = match which {
             Seg::Es => save.es,
             Seg::Cs => save.cs,
@@ -368,43 +357,35 @@ impl<P: Platform> Vendor<P> for Svm<P> {
     }
 
     fn task_priority(&self) -> u8 {
-        (self.vmcb().control.v_intr & v_intr::V_TPR).to_le_bytes()[0]
+        (self.vmcb.control.v_intr & v_intr::V_TPR).to_le_bytes()[0]
     }
 
     fn set_task_priority(&mut self, value: u8) {
-        let field = &mut self.vmcb_mut().control.v_intr;
-        *field = *field & !v_intr::V_TPR | u64::from(value) & v_intr::V_TPR;
+        let rest = self.vmcb.control.v_intr & !v_intr::V_TPR;
+        self.vmcb.set_v_intr(rest | u64::from(value) & v_intr::V_TPR);
     }
 
     fn tsc_offset(&self) -> u64 {
-        self.vmcb().control.tsc_offset
+        self.vmcb.control.tsc_offset
     }
 
     fn set_tsc_offset(&mut self, value: u64) {
-        self.vmcb_mut().control.tsc_offset = value;
-    }
-
-    fn tsc_ratio(&self) -> Ratio {
-        self.ratio
-    }
-
-    fn set_tsc_ratio(&mut self, ratio: Ratio) {
-        self.ratio = ratio;
+        self.vmcb.set_tsc_offset(value);
     }
 
     fn shadow(&self) -> bool {
-        self.vmcb().control.interrupt_shadow & 1 != 0
+        self.vmcb.control.interrupt_shadow & 1 != 0
     }
 
     fn clear_shadow(&mut self) {
-        self.vmcb_mut().control.interrupt_shadow &= !1;
+        self.vmcb.clear_interrupt_shadow();
     }
 
     fn set_window(&mut self, wanted: bool) {
         const REQUEST: u64 = v_intr::V_IRQ | v_intr::V_INTR_PRIO | v_intr::V_IGN_TPR;
         self.intercept_1(Intercept1::VINTR, wanted);
-        let field = &mut self.vmcb_mut().control.v_intr;
-        *field = if wanted { *field | REQUEST } else { *field & !REQUEST };
+        let field = self.vmcb.control.v_intr;
+        self.vmcb.set_v_intr(if wanted { field | REQUEST } else { field & !REQUEST });
     }
 
     fn set_nmi_end(&mut self, wanted: bool) {
@@ -413,8 +394,8 @@ impl<P: Platform> Vendor<P> for Svm<P> {
 
     fn set_debug_exits(&mut self, wanted: bool) {
         let mask = if wanted { u16::MAX } else { 0 };
-        let control = &mut self.vmcb_mut().control;
-        (control.intercept_dr_read, control.intercept_dr_write) = (mask, mask);
+        self.vmcb.set_intercept_dr_read(mask);
+        self.vmcb.set_intercept_dr_write(mask);
     }
 
     fn flush(&mut self) {

@@ -1,5 +1,7 @@
 //! vCPUs on CPUs, with the processor's part by a script.
 
+use super::block::Block;
+use super::clean::{Clean, GROUPS};
 use super::*;
 use crate::testing::{Board, board};
 use crate::x86_64::cpu::{Live, release};
@@ -142,18 +144,178 @@ fn a_guest_sets_its_counter_in_its_own_cycles() {
     let rig = Rig::new(ALL);
     let host = HostTsc { hz: 1_000_000_000, scales: true };
     let mut svm = Svm::new(&rig.shared, HostPhys(0)).unwrap();
-    svm.set_tsc_ratio(Speed::new(host, Some(100_000_000)).unwrap().ratio);
+    let ratio = Speed::new(host, Some(100_000_000)).unwrap().ratio;
     let (mut msrs, cpuid) = (Msrs::default(), Cpuid::new(&[]));
     let mut area = std::boxed::Box::new([0u64; 512]);
     // SAFETY: 4096 bytes.
     let mut live = unsafe { Live::new(area.as_mut_ptr().cast(), 1) };
     let before = rdtsc();
-    assert_eq!(msrs.write(TSC, 1 << 40, &mut svm, &mut live, &cpuid), Some(Ok(())));
-    let now = msrs.read(TSC, &svm, &live, &cpuid).unwrap().unwrap();
+    assert_eq!(msrs.write(TSC, 1 << 40, &mut svm, ratio, &mut live, &cpuid), Some(Ok(())));
+    let now = msrs.read(TSC, &svm, ratio, &live, &cpuid).unwrap().unwrap();
     let most = (1 << 40) + 100 * (rdtsc() - before);
     assert!((1 << 40..=most).contains(&now), "{now:#x}");
-    let moved = msrs.read(TSC_ADJUST, &svm, &live, &cpuid).unwrap().unwrap();
+    let moved = msrs.read(TSC_ADJUST, &svm, ratio, &live, &cpuid).unwrap().unwrap();
     assert_eq!(moved, svm.tsc_offset());
-    assert_eq!(msrs.write(TSC_ADJUST, 0, &mut svm, &mut live, &cpuid), Some(Ok(())));
+    assert_eq!(msrs.write(TSC_ADJUST, 0, &mut svm, ratio, &mut live, &cpuid), Some(Ok(())));
     assert_eq!(svm.tsc_offset(), 0);
+}
+
+/// A VMCB of zeros in memory of the test's.
+fn block() -> Block {
+    let frame = board().alloc(0).unwrap();
+    // SAFETY: a frame of zeros that nobody frees.
+    unsafe { Block::new(board().virt(frame).cast()) }
+}
+
+#[test]
+fn a_setter_clears_its_groups_bit_and_no_other() {
+    let mut block = block();
+    for (name, set, group) in Block::SETTERS {
+        block.ran();
+        let before = block.control.vmcb_clean;
+        assert_eq!(before, Clean::all().bits());
+        let old = bytes(&block);
+        set(&mut block);
+        assert_eq!(block.control.vmcb_clean, before & !group.bits(), "{name}");
+        // What it has written is in that group.
+        let of = |(of, _): &&(Clean, _)| of == group;
+        let (_, ranges) = GROUPS.iter().find(of).unwrap();
+        for (at, (new, old)) in bytes(&block).iter().zip(&old).enumerate() {
+            let inside = ranges.iter().any(|range| range.contains(&at));
+            assert!(new == old || inside || (0xc0..0xc4).contains(&at), "{name} at {at:#x}");
+        }
+    }
+    let without = [Clean::IOPM, Clean::DT, Clean::SEG, Clean::LBR];
+    for group in Clean::all().iter().filter(|group| !without.contains(group)) {
+        assert!(Block::SETTERS.iter().any(|(_, _, of)| *of == group), "{group:?}");
+    }
+    block.ran();
+    block.rewrite();
+    assert_eq!(block.control.vmcb_clean, 0, "where any field may have been written");
+}
+
+fn bytes(block: &Block) -> Vec<u8> {
+    let at: *const vmcb::Vmcb = &raw const **block;
+    // SAFETY: a whole VMCB of integers.
+    unsafe { core::slice::from_raw_parts(at.cast(), 4096) }.to_vec()
+}
+
+/// Groups do not share a byte, and those of the manual's table are where it says (AMD APM vol. 2
+/// §15.15.3, appendix B).
+#[test]
+fn groups_are_apart() {
+    let mut owner = [None; 4096];
+    for (group, ranges) in &GROUPS {
+        for at in ranges.iter().cloned().flatten() {
+            assert_eq!(owner[at].replace(*group), None, "{at:#x}");
+        }
+    }
+    for (at, group) in [
+        (0x00, Some(Clean::I)),
+        (0x3f, Some(Clean::I)),
+        (0x40, Some(Clean::IOPM)),
+        (0x4f, Some(Clean::IOPM)),
+        (0x50, Some(Clean::I)),
+        (0x58, Some(Clean::ASID)),
+        (0x5c, None),
+        (0x60, Some(Clean::TPR)),
+        (0x68, None),
+        (0x90, Some(Clean::NP)),
+        (0xa8, None),
+        (0xb0, Some(Clean::NP)),
+        (0x400, Some(Clean::SEG)),
+        (0x43f, Some(Clean::SEG)),
+        (0x440, None),
+        (0x460, Some(Clean::DT)),
+        (0x470, None),
+        (0x480, Some(Clean::DT)),
+        (0x490, None),
+        (0x4cb, Some(Clean::SEG)),
+        (0x4d0, Some(Clean::CRX)),
+        (0x548, Some(Clean::CRX)),
+        (0x55f, Some(Clean::CRX)),
+        (0x560, Some(Clean::DRX)),
+        (0x56f, Some(Clean::DRX)),
+        (0x570, None),
+        (0x578, None),
+        (0x5d8, None),
+        (0x5f8, None),
+        (0x640, Some(Clean::CR2)),
+        (0x668, Some(Clean::NP)),
+        (0x670, Some(Clean::LBR)),
+    ] {
+        assert_eq!(owner[at], group, "{at:#x}");
+    }
+}
+
+/// The bits at each entry.
+fn bits_at_entry() -> Rc<RefCell<Vec<u32>>> {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let own = seen.clone();
+    at_entry(move |vmcb| own.borrow_mut().push(vmcb.control.vmcb_clean));
+    seen
+}
+
+#[test]
+fn what_a_cpu_has_not_seen_is_dirty() {
+    let rig = Rig::new(ALL);
+    let seen = bits_at_entry();
+    let mut one = rig.guest(None).unwrap();
+    let mut other = rig.guest(None).unwrap();
+    let all = Clean::all().bits();
+    let expect = |guest: &mut Guest, bits: u32, why: &str| {
+        run(guest);
+        assert_eq!(seen.take(), [bits], "{why}");
+    };
+    expect(&mut one, 0, "never run");
+    expect(&mut one, all, "run here, and nobody else since");
+    one.set_task_priority(0x20);
+    expect(&mut one, all & !Clean::TPR.bits(), "written since");
+    expect(&mut one, all, "which this run has read");
+    expect(&mut other, 0, "never run");
+    expect(&mut one, 0, "another was here");
+    release(rig.board);
+    expect(&mut one, 0, "the host was here");
+    release(rig.board);
+    rig.board.go_to(1);
+    expect(&mut one, 0, "on another CPU");
+    expect(&mut one, all, "still there");
+    release(rig.board);
+    rig.board.go_to(0);
+    expect(&mut one, 0, "back on a CPU that has an older state");
+    one.reset(&VcpuState::X86(X86State::default()));
+    expect(&mut one, 0, "written as a whole");
+    // The same place in memory may become another VM's.
+    drop(one);
+    let mut next = rig.guest(None).unwrap();
+    expect(&mut next, 0, "never run");
+}
+
+/// The audit finds what a setter that forgot its bit would do.
+#[test]
+fn a_field_that_was_written_without_its_bit_is_found() {
+    let found = |write: fn(&mut vmcb::Vmcb), cpu: u32, last: bool| {
+        let mut block = block();
+        block.ran();
+        let at = block.audit_exit(0);
+        let vmcb = block.rewrite();
+        write(vmcb);
+        vmcb.control.vmcb_clean = Clean::all().bits();
+        let entry = || block.audit_entry(cpu, if last { at } else { 0 });
+        std::panic::catch_unwind(core::panic::AssertUnwindSafe(entry)).is_err()
+    };
+    let nothing: fn(&mut vmcb::Vmcb) = |_| ();
+    assert!(!found(nothing, 0, true));
+    assert!(!found(|vmcb| vmcb.save.rip = 1, 0, true), "VMRUN reads it always");
+    assert!(found(nothing, 1, true) && found(nothing, 0, false), "not this CPU's last");
+    let forgotten: [fn(&mut vmcb::Vmcb); 7] = [
+        |vmcb| vmcb.control.tsc_offset = 1,
+        |vmcb| vmcb.control.intercept_1 = 1,
+        |vmcb| vmcb.control.guest_asid = 1,
+        |vmcb| vmcb.save.cr4 = 1,
+        |vmcb| vmcb.save.cs.limit = 1,
+        |vmcb| vmcb.save.g_pat = 1,
+        |vmcb| vmcb.save.dbgctl = 1,
+    ];
+    assert!(forgotten.into_iter().all(|write| found(write, 0, true)));
 }

@@ -306,7 +306,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
     fn read_msr(&mut self) -> Outcome {
         let index = self.msr_index();
-        match self.msrs.read(index, &self.v, &self.core.live, &self.cpuid) {
+        match self.msrs.read(index, &self.v, self.vm.tsc.ratio, &self.core.live, &self.cpuid) {
             Some(Ok(value)) => {
                 let outcome = self.skip(RDMSR, None);
                 // Where that raised an exception the registers do not matter.
@@ -328,8 +328,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     fn write_msr(&mut self, cpu: &mut Cpu) -> Outcome {
         let index = self.msr_index();
         let value = self.core.gprs.edx_eax();
-        let live = &mut self.core.live;
-        match self.msrs.write(index, value, &mut self.v, live, &self.cpuid) {
+        let (tsc, live) = (self.vm.tsc.ratio, &mut self.core.live);
+        match self.msrs.write(index, value, &mut self.v, tsc, live, &self.cpuid) {
             Some(Ok(())) => {
                 if msr::is_tsc_aux(index) {
                     // SAFETY: this CPU, where this vCPU is live.

@@ -97,17 +97,21 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             fpu,
             vm: vm.clone(),
         };
-        vcpu.v.set_tsc_ratio(vm.tsc.ratio);
         vcpu.v.set_tsc_offset(vm.tsc_offset);
-        vcpu.reset(state);
+        vcpu.begin(state);
         Ok(vcpu)
     }
 
     /// Everything as after a reset, but what the state names. The cycle counter goes on.
     pub fn reset(&mut self, state: &VcpuState) {
-        let VcpuState::X86(state) = state;
         self.leave();
         self.core.live.reset();
+        self.begin(state);
+    }
+
+    /// The same for one whose registers beside the vendor's are those after a reset.
+    fn begin(&mut self, state: &VcpuState) {
+        let VcpuState::X86(state) = state;
         self.pending = Pending::Nothing;
         self.events = Events::default();
         self.cpuid.show_local_apic(true);
@@ -210,7 +214,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         // when it is dropped, and the kernel does before the thread moves.
         unsafe {
             cpu.acquire(platform, live);
-            self.v.arrive(cpu);
+            self.v.arrive(cpu, self.vm.tsc.ratio);
         }
         self.arrive(cpu);
         Ok(cpu)
@@ -258,7 +262,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
     /// The guest's cycle counter.
     pub fn cycles(&self) -> u64 {
-        self.v.tsc()
+        self.v.tsc(self.vm.tsc.ratio)
     }
 
     /// CR8, as the APIC has it.
