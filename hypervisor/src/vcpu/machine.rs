@@ -157,7 +157,8 @@ pub trait MachineVcpu: BackendVcpu {
     /// nanoseconds of the host's monotonic clock. `None`: it does not end by time.
     fn set_deadline(&mut self, monotonic_ns: Option<u64>);
 
-    /// The guest's cycle counter as it would read now (x86: the TSC with its offset).
+    /// The guest's cycle counter as it would read now (x86: the TSC, scaled and
+    /// with its offset).
     fn cycles(&self) -> u64;
 
     /// Puts the vCPU into a new state: reset, INIT, start-up. Vector and debug registers, and

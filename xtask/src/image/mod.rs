@@ -60,10 +60,12 @@ pub fn run(options: &Options) -> Result<i32> {
         return Ok(i32::from(tally.failed > 0));
     }
     let has = |word: &str| options.words.iter().any(|other| other == word);
-    let image = match () {
-        () if has(SELF_TEST) => build_with_self_test()?,
-        () if has(MEASUREMENT) => build_with_measurements()?,
-        () => build()?,
+    let image = if has(SELF_TEST) {
+        build_with_self_test()?
+    } else if has(MEASUREMENT) {
+        build_with_measurements()?
+    } else {
+        build()?
     };
     let size = fs::metadata(&image)?.len();
     process::say(&format!("{}: {} KiB", image.display(), size.div_ceil(1024)));

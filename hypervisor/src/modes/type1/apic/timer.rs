@@ -140,6 +140,8 @@ fn nanoseconds(cycles: u64, frequency: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
+    use proptest::prelude::*;
 
     struct At(u64);
 
@@ -194,5 +196,60 @@ mod tests {
         assert_eq!(timer.deadline, Some(500));
         timer.set_tsc_deadline(u64::MAX, &At(500));
         assert!(timer.deadline.is_some());
+    }
+
+    /// A guest's TSC as processors scale the host's, and the host's clock in whole nanoseconds. To
+    /// read either takes a nanosecond at least.
+    struct Scaled {
+        host: Cell<u128>,
+        host_hz: u64,
+        hz: u64,
+    }
+
+    const NS: u128 = 1_000_000_000;
+
+    impl Scaled {
+        fn read(&self) -> u128 {
+            let now = self.host.get();
+            self.host.set(now + u128::from(self.host_hz).div_ceil(NS));
+            now
+        }
+
+        fn cycles_at(&self, host: u128) -> u64 {
+            let ratio = (u128::from(self.hz) << 32).div_ceil(self.host_hz.into());
+            u64::try_from((host * ratio) >> 32).unwrap()
+        }
+    }
+
+    impl Instant for Scaled {
+        fn ns(&self) -> u64 {
+            u64::try_from(self.read() * NS / u128::from(self.host_hz)).unwrap()
+        }
+        fn cycles(&self) -> u64 {
+            self.cycles_at(self.read())
+        }
+        fn frequency(&self) -> u64 {
+            self.hz
+        }
+    }
+
+    proptest! {
+        /// When the host's clock says that a deadline has come, the guest's TSC has come there.
+        #[test]
+        fn no_deadline_is_early(
+            host in 0u64..1 << 48,
+            host_hz in 100_000_000u64..10_000_000_000,
+            khz in 100_000u64..=100_000_000,
+            ahead in 1u64..1 << 48,
+        ) {
+            let now = Scaled { host: Cell::new(host.into()), host_hz, hz: khz * 1000 };
+            let mut timer = Timer::default();
+            let value = now.cycles_at(host.into()) + ahead;
+            timer.set_tsc_deadline(value, &now);
+            // The host's counter at that nanosecond's beginning.
+            let end = u128::from(timer.deadline.unwrap()) * u128::from(host_hz);
+            let reached = now.cycles_at(end.div_ceil(NS));
+            prop_assert!(reached >= value, "{reached} {value}");
+        }
     }
 }
