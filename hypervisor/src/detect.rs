@@ -63,6 +63,15 @@ impl ImageKind {
             _ => ModeKind::Type1,
         }
     }
+
+    /// Whether guests may only read it, if it is a disk: a CD image is one that they may.
+    pub const fn disk(self) -> Option<bool> {
+        match self {
+            Self::Gpt | Self::BootSector => Some(false),
+            Self::Iso9660 { .. } => Some(true),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for ImageKind {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
+use vm_bundle::Room;
 
 /// Folder of images in an archive.
 const IMAGES: &str = "images";
@@ -39,6 +40,7 @@ pub struct Archive {
     descriptions: BTreeMap<String, String>,
     /// By name: where the file is now.
     images: BTreeMap<String, PathBuf>,
+    room: Room,
 }
 
 impl Archive {
@@ -85,6 +87,8 @@ impl Archive {
         if let Some((name, _)) = self.images.iter().find(|(_, file)| **file == real) {
             return Ok(name.clone());
         }
+        let size = std::fs::metadata(&real).map_err(|e| format!("{path}: {e}"))?.len();
+        self.room.take(path, size)?;
         let base = real.file_name().unwrap_or_default().to_string_lossy();
         let plain = format!("{IMAGES}/{base}");
         let more = (2..).map(|number| format!("{IMAGES}/{number}-{base}"));

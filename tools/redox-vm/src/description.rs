@@ -1,6 +1,6 @@
 //! A VM's description: read, checked, with the mode that it gets and why.
 
-use crate::{files, firmware};
+use crate::files;
 use host_linux::blob::FileBlob;
 use host_linux::clock::HostClock;
 use hypervisor::config::VmConfig;
@@ -10,6 +10,7 @@ use hypervisor::mode::{Hypervisor, ModeKind, Resolved};
 use hypervisor::vm::Limits;
 use std::path::Path;
 use std::sync::Arc;
+use vm_bundle::firmware;
 
 /// A description that holds together.
 pub struct Description {
@@ -41,7 +42,9 @@ impl Description {
         let front = Hypervisor::new(file.hypervisor, Limits::NONE, Arc::new(HostClock::new()));
         let image = image.as_ref().map(|blob| blob as &dyn Blob);
         let resolved = front.resolve(&vm, image).map_err(|e| format!("{shown}: {e}"))?;
-        firmware::fill(&mut vm, &mut text, resolved.mode).map_err(|e| format!("{shown}: {e}"))?;
+        let is_disk = |path: &str| open(path).is_ok_and(|blob| firmware::is_disk(&blob));
+        firmware::fill(&mut vm, &mut text, is_disk, firmware::installed)
+            .map_err(|e| format!("{shown}: {e}"))?;
         vm.validate(resolved.mode).map_err(|e| format!("{shown}: {e}"))?;
         Ok(Self { text, vm, resolved })
     }

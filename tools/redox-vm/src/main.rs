@@ -7,7 +7,6 @@ mod bundle;
 mod check;
 mod description;
 mod files;
-mod firmware;
 mod hvt;
 mod qemu;
 mod run;

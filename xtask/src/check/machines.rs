@@ -13,12 +13,13 @@ use crate::image::{self, GOOD, PROMPT, Start, Trial, bundle};
 use crate::setup::firmware::Firmware;
 use crate::{linux, paths, test_kernel, unikernel};
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     ("Linux has one processor", linux_shell),
     ("Linux has four processors on two, and a minute's load", linux_under_load),
     ("Linux and three unikernels run side by side", side_by_side),
-    ("a disc's Linux is started by GRUB and SeaBIOS", |image| disc(image, Firmware::SeaBios)),
-    ("a disc's Linux is started by GRUB and OVMF", |image| disc(image, Firmware::Ovmf)),
+    ("a disc's Linux is started by GRUB and SeaBIOS from the boot module", bundled_disc),
+    ("discs of the boot module are shared, and disks are one VM's", shared_discs),
+    ("a disc's Linux is started by GRUB and OVMF from a disk of the machine", machines_disc),
     ("a hostile machine harms nobody else", hostile),
     ("a hostile machine of three processors harms nobody else", hostile_processors),
     ("machines that never give way are stopped, and others have their share", endless),
@@ -170,36 +171,84 @@ fn side_by_side(image: &Path) -> Result<()> {
     expect(&boot, Some(GOOD), &["\n2 processors\n", "(one): exit status 0", "(two): exit status 0"])
 }
 
-/// Firmware starts GRUB from a disk of the machine, which the guest has whole and may only read;
-/// GRUB starts Linux, which finds the disk too.
-fn disc(image: &Path, firmware: Firmware) -> Result<()> {
-    let disc = paths::work("image")?.join("linux.iso");
-    linux::disc::make(&disc)?;
-    let file = firmware.file()?;
+/// The disc is in the boot module: its description names nothing else, and the bundle has SeaBIOS.
+fn bundled_disc(image: &Path) -> Result<()> {
+    let disc = linux_disc()?;
+    let name = disc.file_name().context("a disc without a name")?.to_string_lossy();
+    let text = format!("[vm]\nname = \"disc\"\nmemory = \"256M\"\nimage = \"{name}\"\n");
+    let module = module("disc-bundled", &[("disc", text)], std::slice::from_ref(&disc))?;
+    boots_disc(image, &disc, &module, &[])
+}
+
+/// Nothing is started: a machine's disks are opened when it is made.
+fn shared_discs(image: &Path) -> Result<()> {
+    let folder = paths::work("image")?;
+    let (disc, disk) = (folder.join("empty.iso"), folder.join("boot.img"));
+    let mut bytes = vec![0; 64 << 10];
+    bytes[16 * 2048..][..6].copy_from_slice(b"\x01CD001");
+    fs::write(&disc, &bytes)?;
+    let mut sector = vec![0; 64 << 10];
+    (sector[0], sector[510], sector[511]) = (0xeb, 0x55, 0xaa);
+    fs::write(&disk, &sector)?;
+    let of = |name, image: &str| {
+        let text = format!("[vm]\nname = \"{name}\"\nmemory = \"64M\"\nimage = \"{image}\"\n");
+        (name, text)
+    };
+    let configs = [
+        of("disc", "empty.iso"),
+        of("twin", "empty.iso"),
+        of("disk", "boot.img"),
+        of("other", "boot.img"),
+    ];
+    let module = module("shared-discs", &configs, &[disc, disk])?;
+    let lines = ["create disc", "create twin", "create disk", "create other", "destroy disk"];
+    let typed = [&lines[..], &["create other", "poweroff"]].concat();
+    let typed: Vec<_> = typed.into_iter().map(|line| (PROMPT, line)).collect();
+    let start = Start::Kernel { image, words: "start=none", module: Some(&module) };
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
+    let refused = "other.toml: image boot.img: the file is a disk of another VM";
+    expect(&boot, Some(0), &["VM 2 is made", "VM 3 is made", refused, "VM 5 is made"])
+}
+
+/// The disc is a disk of the machine, which the guest has whole and may only read.
+fn machines_disc(image: &Path) -> Result<()> {
+    let disc = linux_disc()?;
+    let file = Firmware::Ovmf.file()?;
     let name = file.file_name().context("firmware without a name")?.to_string_lossy();
     let text = format!(
         "[vm]\nname = \"disc\"\nmode = \"type1\"\nmemory = \"256M\"\n\
          [vm.type1]\nfirmware = \"{name}\"\n\
          [[vm.type1.disks]]\npath = \"disk0\"\nread_only = true\n"
     );
-    let module = module(&format!("disc-{name}"), &[("disc", text)], std::slice::from_ref(&file))?;
+    let module = module("disc-of-machine", &[("disc", text)], std::slice::from_ref(&file))?;
     let devices = [
         "-drive".into(),
         format!("if=none,id=disc,format=raw,readonly=on,file={}", disc.display()),
         "-device".into(),
         "virtio-blk-pci,drive=disc".into(),
     ];
+    boots_disc(image, &disc, &module, &devices)
+}
+
+fn linux_disc() -> Result<PathBuf> {
+    let disc = paths::work("image")?.join("linux.iso");
+    linux::disc::make(&disc)?;
+    Ok(disc)
+}
+
+/// Firmware starts GRUB from the disc; GRUB starts Linux, which finds the disc too.
+fn boots_disc(image: &Path, disc: &Path, module: &Path, devices: &[String]) -> Result<()> {
     let complaints = format!("echo $(dmesg | grep -cE '{COMPLAINTS}') complaints");
     let typed = [
         (SHELL, "dd if=/dev/vda bs=2048 skip=16 count=1 2>/dev/null | grep -c CD001"),
-        (SHELL, "echo $(wc -c </dev/vda) bytes are read"),
+        (SHELL, "echo $(wc -c </dev/vda) bytes are read, read-only $(cat /sys/block/vda/ro)"),
         (SHELL, "sync /dev/vda && echo all is written"),
         (SHELL, complaints.as_str()),
         (SHELL, "poweroff -f"),
     ];
-    let start = Start::Kernel { image, words: "attach=disc exit", module: Some(&module) };
-    let boot = Trial { start, cpus: 1, devices: &devices, typed: &typed }.boot()?;
-    let read = format!("\n{} bytes are read\n", fs::metadata(&disc)?.len());
+    let start = Start::Kernel { image, words: "attach=disc exit", module: Some(module) };
+    let boot = Trial { start, cpus: 1, devices, typed: &typed }.boot()?;
+    let read = format!("\n{} bytes are read, read-only 1\n", fs::metadata(disc)?.len());
     let parts = [
         "GRUB loads Linux",
         "\n1\n",

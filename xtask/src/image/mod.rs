@@ -16,6 +16,8 @@ use anyhow::{Context, Result, ensure};
 use crate::setup::{boot_disc, programs, rust_src};
 use crate::{paths, process};
 
+/// Memory of the machine beside a boot module, in MiB.
+const LEAST_MEMORY: u64 = 64;
 /// What the image is built for.
 const TARGET: &str = "x86_64-unknown-none";
 /// QEMU's status when the image leaves with "all well" through `isa-debug-exit`.
@@ -84,6 +86,17 @@ pub fn run(options: &Options) -> Result<i32> {
         }
     };
     if let Some(module) = module {
+        let size = fs::metadata(module)
+            .with_context(|| format!("cannot read {}", module.display()))?
+            .len()
+            .div_ceil(1 << 20);
+        let least = size + LEAST_MEMORY;
+        ensure!(
+            least <= options.memory.into(),
+            "the boot module has {size} MiB, and the machine {} MiB of memory for all: \
+             --memory {least} or more",
+            options.memory
+        );
         command.arg("-initrd").arg(module);
     }
     command.args(options.qemu.iter().flat_map(|text| text.split_whitespace()));

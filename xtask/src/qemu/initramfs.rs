@@ -40,6 +40,16 @@ impl Files {
         Ok(())
     }
 
+    /// What a file has in it.
+    pub fn contents(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(|entry| &entry.contents[..])
+    }
+
+    /// The paths of all files.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// A program and, where it is dynamic, its interpreter and libraries at their own paths.
     pub fn add_program(&mut self, path: &str, from: &Path) -> Result<()> {
         for library in super::libraries(from) {

@@ -2,6 +2,8 @@
 //! the description that the image gets names it as the image numbers it, `diskN` or `nicN`.
 
 use crate::description::beside;
+use host_linux::blob::FileBlob;
+use hypervisor::detect::detect;
 use std::path::Path;
 use std::process::Command;
 use toml::{Table, Value};
@@ -26,6 +28,7 @@ impl Devices {
     /// In words for a person.
     pub fn take(&mut self, text: &str, folder: &Path) -> Result<String, String> {
         let mut root: Table = text.parse().map_err(|e| format!("{e}"))?;
+        image_to_disk(&mut root, folder);
         let lists = [("hvt", "resources"), ("type1", "disks"), ("type1", "nets")];
         for (mode, list) in lists {
             let vm = root.get_mut("vm").and_then(|vm| vm.get_mut(mode));
@@ -79,6 +82,30 @@ impl Devices {
     }
 }
 
+/// An image that is a disk becomes the first disk, as modes see it: so it is a disk of the machine,
+/// not one in memory whose changes are gone.
+fn image_to_disk(root: &mut Table, folder: &Path) {
+    let Some(vm) = root.get_mut("vm").and_then(Value::as_table_mut) else { return };
+    let other = vm.get("mode").is_some_and(|mode| mode.as_str() != Some("type1"));
+    if other || vm.contains_key("hvt") || vm.contains_key("virtio") {
+        return;
+    }
+    let Some(Value::String(image)) = vm.get("image").cloned() else { return };
+    // One that cannot be opened is told of by whoever bundles it.
+    let Ok(blob) = FileBlob::open(beside(folder, &image).as_ref()) else { return };
+    let Some(read_only) = detect(&blob).ok().and_then(|kind| kind.disk()) else { return };
+    let type1 = vm.entry("type1").or_insert_with(|| Value::Table(Table::new()));
+    let disks = type1
+        .as_table_mut()
+        .map(|type1| type1.entry("disks").or_insert_with(|| Value::Array(Vec::new())));
+    let Some(disks) = disks.and_then(Value::as_array_mut) else { return };
+    let mut disk = Table::new();
+    disk.insert("path".to_owned(), image.into());
+    disk.insert("read_only".to_owned(), read_only.into());
+    disks.insert(0, disk.into());
+    vm.remove("image");
+}
+
 /// A network's other end in QEMU's words.
 fn other_end(interface: &str) -> Result<String, String> {
     if let Some(number) = interface.strip_prefix('@') {
@@ -127,6 +154,28 @@ mod tests {
         assert_eq!(words[1], "if=none,id=disk0,format=raw,read-only=on,file=f/a,,b");
         assert_eq!(words[9], "tap,ifname=tap0,script=no,downscript=no,id=nic0");
         assert_eq!(words[13], "user,id=nic1");
+    }
+
+    #[test]
+    fn an_image_that_is_a_disk_is_one_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disc = vec![0; 17 * 2048];
+        disc[16 * 2048..][..6].copy_from_slice(b"\x01CD001");
+        std::fs::write(folder.path().join("x.iso"), disc).unwrap();
+        let told = |image: &str| {
+            let text =
+                format!("[vm]\nname = \"x\"\nimage = \"{image}\"\n[vm.type1]\nfirmware = \"f\"\n");
+            let mut devices = Devices::default();
+            let root: Table = devices.take(&text, folder.path()).unwrap().parse().unwrap();
+            (root["vm"].clone(), devices.disks)
+        };
+        let (vm, disks) = told("x.iso");
+        assert!(vm.get("image").is_none());
+        assert_eq!(vm["type1"]["disks"][0]["path"].as_str(), Some("disk0"));
+        assert_eq!(vm["type1"]["disks"][0]["read_only"].as_bool(), Some(true));
+        assert_eq!(disks, [(beside(folder.path(), "x.iso"), true)]);
+        let (vm, disks) = told("kernel");
+        assert!(vm.get("image").is_some() && disks.is_empty());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Files of the boot module: images to load from, and RAM disks.
 //!
-//! A file that is a disk of a guest is that guest's alone: it may be written. So it is neither
-//! opened nor made a disk a second time meanwhile.
+//! A disk is its file itself, in the module's memory. One that guests may only read is a disk of any
+//! number of them. One that may be written is that guest's alone: it is neither opened nor made a
+//! disk a second time meanwhile.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,8 +18,17 @@ use hypervisor::sync::Mutex;
 pub struct Files {
     start: *mut u8,
     length: usize,
-    /// Where the files that are disks begin.
-    disks: Mutex<BTreeSet<usize>>,
+    /// Where the files that are disks begin, and whose they are.
+    disks: Mutex<BTreeMap<usize, Owners>>,
+}
+
+/// Whose disk a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owners {
+    /// One guest's, which may write to it.
+    One,
+    /// So many guests', which only read.
+    Readers(u32),
 }
 
 // SAFETY: the module is RAM that nothing else uses; what is written is in a disk's range, which
@@ -63,15 +73,20 @@ impl Files {
         bundle::find(self.archive(), name).ok().flatten().ok_or(MISSING)
     }
 
+    fn check_readable(&self, range: &Range<usize>) -> Result<(), HostError> {
+        match self.disks.lock().get(&range.start) {
+            Some(Owners::One) => Err(IN_USE),
+            Some(Owners::Readers(_)) | None => Ok(()),
+        }
+    }
+
     /// A file's contents.
     ///
     /// # Errors
-    /// If there is none, or it is a disk.
+    /// If there is none, or it is a disk that may be written.
     pub fn read(&self, name: &str) -> Result<&[u8], HostError> {
         let range = self.range(name)?;
-        if self.disks.lock().contains(&range.start) {
-            return Err(IN_USE);
-        }
+        self.check_readable(&range)?;
         Ok(&self.archive()[range])
     }
 
@@ -89,25 +104,41 @@ impl Files {
     /// A file to load from.
     ///
     /// # Errors
-    /// If there is none, or it is a disk.
+    /// If there is none, or it is a disk that may be written.
     pub fn open(self: &Arc<Self>, name: &str) -> Result<Box<dyn Blob>, HostError> {
         let range = self.range(name)?;
-        if self.disks.lock().contains(&range.start) {
-            return Err(IN_USE);
-        }
+        self.check_readable(&range)?;
         Ok(Box::new(File { files: self.clone(), range }))
     }
 
     /// A file as a disk.
     ///
     /// # Errors
-    /// If there is none, or it is one already.
-    pub fn disk(self: &Arc<Self>, name: &str) -> Result<Box<dyn BlockStore>, HostError> {
+    /// If there is none, or it is one already and one of the two may write to it.
+    pub fn disk(
+        self: &Arc<Self>,
+        name: &str,
+        read_only: bool,
+    ) -> Result<Box<dyn BlockStore>, HostError> {
         let range = self.range(name)?;
-        if !self.disks.lock().insert(range.start) {
-            return Err(IN_USE);
+        let mut disks = self.disks.lock();
+        let owners = match (disks.get(&range.start), read_only) {
+            (None, false) => Owners::One,
+            (None, true) => Owners::Readers(1),
+            (Some(Owners::Readers(count)), true) => Owners::Readers(count.saturating_add(1)),
+            _ => return Err(IN_USE),
+        };
+        disks.insert(range.start, owners);
+        Ok(Box::new(RamDisk { files: self.clone(), range, read_only }))
+    }
+
+    /// One of a disk's guests is gone.
+    fn give_back(&self, range: &Range<usize>) {
+        let mut disks = self.disks.lock();
+        match disks.get_mut(&range.start) {
+            Some(Owners::Readers(count)) if *count > 1 => *count -= 1,
+            _ => drop(disks.remove(&range.start)),
         }
-        Ok(Box::new(RamDisk { files: self.clone(), range }))
     }
 }
 
@@ -129,6 +160,7 @@ impl Blob for File {
 struct RamDisk {
     files: Arc<Files>,
     range: Range<usize>,
+    read_only: bool,
 }
 
 impl RamDisk {
@@ -149,12 +181,16 @@ impl BlockStore for RamDisk {
 
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError> {
         let place = self.place(offset, to.len())?;
-        // SAFETY: inside of the disk, which is this guest's; its one vCPU is in this call.
+        // SAFETY: inside of the disk. One that is written is this guest's, and a disk's requests are
+        // done one after the other; another is only read.
         to.copy_from(unsafe { core::slice::from_raw_parts(place, to.len()) });
         Ok(())
     }
 
     fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError> {
+        if self.read_only {
+            return Err(HostError::new(HostErrorKind::Denied, "RAM disk: it may only be read"));
+        }
         let place = self.place(offset, from.len())?;
         // SAFETY: as above.
         from.copy_to(unsafe { core::slice::from_raw_parts_mut(place, from.len()) });
@@ -168,6 +204,6 @@ impl BlockStore for RamDisk {
 
 impl Drop for RamDisk {
     fn drop(&mut self) {
-        self.files.disks.lock().remove(&self.range.start);
+        self.files.give_back(&self.range);
     }
 }

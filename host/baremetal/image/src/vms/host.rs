@@ -71,8 +71,8 @@ impl Machine {
     }
 
     /// A disk by its name: a part of one of the machine's, or a file of the boot module.
-    pub fn disk(&self, path: &str) -> Result<Box<dyn BlockStore>, HostError> {
-        let Some(named) = disk::parse(path) else { return self.files.disk(path) };
+    pub fn disk(&self, path: &str, read_only: bool) -> Result<Box<dyn BlockStore>, HostError> {
+        let Some(named) = disk::parse(path) else { return self.files.disk(path, read_only) };
         let error = |what| HostError::new(HostErrorKind::Other, what);
         let (number, part) = named.map_err(|_| {
             error("a part of a disk is diskN, diskN:PARTITION or diskN:START+LENGTH")

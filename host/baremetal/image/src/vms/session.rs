@@ -55,7 +55,7 @@ pub struct Session {
 
 impl HvtSession for Session {
     fn block(&mut self, path: &str) -> Result<Box<dyn BlockStore>, HostError> {
-        self.machine.disk(path)
+        self.machine.disk(path, false)
     }
 
     fn net(

@@ -41,8 +41,8 @@ struct Session {
 
 impl Type1Session for Session {
     /// The device itself refuses writes to a disk that is read-only.
-    fn disk(&mut self, path: &str, _read_only: bool) -> Result<Box<dyn BlockStore>, HostError> {
-        self.machine.disk(path)
+    fn disk(&mut self, path: &str, read_only: bool) -> Result<Box<dyn BlockStore>, HostError> {
+        self.machine.disk(path, read_only)
     }
 
     fn net(

@@ -85,8 +85,6 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
         let named = |error| LendError::Resource { what: "image", name: image.clone(), error };
         let blob = self.host.open(image).map_err(named)?;
         let read_only = match detect(&*blob) {
-            Ok(ImageKind::Gpt | ImageKind::BootSector) => false,
-            Ok(ImageKind::Iso9660 { .. }) => true,
             // What it is not sure of, the kernel's loader says in its own words.
             Ok(
                 ImageKind::BzImage | ImageKind::LinuxImage | ImageKind::Pvh | ImageKind::Multiboot,
@@ -94,10 +92,10 @@ impl<B: MachineBackend, H: Type1Host + 'static> Type1<B, H> {
             | Err(DetectError::Unknown) => {
                 return Ok(type1.kernel.clone().or_else(|| Some(image.clone())));
             }
-            Ok(kind) => {
+            Ok(kind) => kind.disk().ok_or_else(|| {
                 let error = Box::new(DetectError::Description(kind.mode()));
-                return Err(Type1Error::Image { name: image.clone(), error });
-            }
+                Type1Error::Image { name: image.clone(), error }
+            })?,
             Err(error) => {
                 let error = Box::new(error);
                 return Err(Type1Error::Image { name: image.clone(), error });
