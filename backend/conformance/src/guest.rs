@@ -12,6 +12,8 @@ use hypervisor::vcpu::*;
 
 /// Bytes of memory.
 pub const MEMORY: u64 = 0x20_0000;
+/// What the VM is made after.
+pub const SPEC: VmSpec = VmSpec { memory: MEMORY };
 /// Where the code is: two pages.
 pub const TEXT: u64 = 0x10_0000;
 /// What RDI has.
@@ -61,7 +63,7 @@ impl ExitHandler for Unused {
 }
 
 /// A handler for backends that answer no exit themselves.
-pub(crate) fn unused() -> Arc<dyn ExitHandler> {
+pub fn unused() -> Arc<dyn ExitHandler> {
     Arc::new(Unused)
 }
 
@@ -90,7 +92,19 @@ impl<V: BackendVm> Guest<V> {
         code: &[u8],
         fill: impl FnOnce(&GuestMemory) -> Outcome,
     ) -> Result<Self, String> {
-        let mut vm = backend.create_vm(VmSpec { memory: MEMORY }).map_err(text)?;
+        Self::load(backend.create_vm(SPEC).map_err(text)?, backend.interrupted, code, fill)
+    }
+
+    /// The same in a VM that exists already, made after [`SPEC`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn load(
+        mut vm: V,
+        interrupted: fn(),
+        code: &[u8],
+        fill: impl FnOnce(&GuestMemory) -> Outcome,
+    ) -> Result<Self, String> {
         let memory = vm.memory();
         let put = |at, value: u64| memory.write_obj(Gpa(at), &value).map_err(text);
         put(PML4, PDPT | 3)?;
@@ -102,7 +116,12 @@ impl<V: BackendVm> Guest<V> {
         vm.protect(TEXT..TEXT + 0x2000, Perms::READ | Perms::EXEC).map_err(text)?;
         vm.protect(TEXT + 0x2000..TEXT + 0x3000, Perms::empty()).map_err(text)?;
         let vcpu = vm.create_vcpu(VcpuState::X86(state()), unused()).map_err(text)?;
-        Ok(Self { vcpu, vm, interrupted: backend.interrupted })
+        Ok(Self { vcpu, vm, interrupted })
+    }
+
+    /// The VM and the vCPU, for tests of one backend's own.
+    pub fn into_parts(self) -> (V, V::Vcpu) {
+        (self.vm, self.vcpu)
     }
 
     /// Its memory.
@@ -162,12 +181,12 @@ pub(crate) fn same<T: PartialEq + core::fmt::Debug>(found: &T, expected: &T) -> 
 }
 
 /// A port write.
-pub(crate) fn out(port: u16, size: u8, value: u32) -> VmExit {
+pub fn out(port: u16, size: u8, value: u32) -> VmExit {
     VmExit::Io { port, size, write: Some(value) }
 }
 
 /// 64-bit mode with SSE.
-pub(crate) fn state() -> X86State {
+pub fn state() -> X86State {
     let segment = |selector, attributes| Segment { selector, base: 0, limit: !0, attributes };
     X86State {
         rip: TEXT,

@@ -10,7 +10,7 @@
 extern crate alloc;
 
 pub mod cost;
-mod guest;
+pub mod guest;
 pub mod machine;
 mod unikernel;
 

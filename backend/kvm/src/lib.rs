@@ -2,8 +2,8 @@
 //!
 //! Order of calls: [`Kvm::open`], then [`Kvm::create_vm_probed`] (for `--backend=auto`) or
 //! [`hypervisor::vcpu::Backend::create_vm`] (when the user asked for KVM), then as
-//! [`hypervisor::vcpu`] says; [`pc`] has whole machines. [`host_can_virtualize`] costs next to nothing and comes before all
-//! of it where there is a choice.
+//! [`hypervisor::vcpu`] says; [`pc`] has whole machines. [`host_can_virtualize`] costs next to
+//! nothing and comes before all of it where there is a choice.
 //!
 //! Implements the KVM API, version 12 (Linux `Documentation/virt/kvm/api.rst`). What depends on
 //! the architecture is in `x86_64/`.
@@ -16,6 +16,7 @@
 #![cfg(target_os = "linux")]
 #![deny(unsafe_code)]
 
+mod access;
 mod doorbell;
 mod error;
 mod fault;

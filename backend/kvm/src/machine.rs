@@ -2,14 +2,17 @@
 
 #![allow(unsafe_code)]
 
+use crate::doorbell;
 use crate::error::refused;
 use hypervisor::memory::{Gpa, GuestMemory, HostBlock, Perms};
-use hypervisor::vcpu::BackendError;
+use hypervisor::vcpu::{BackendError, Doorbell};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::Arc;
 
 /// Granularity of permissions and of RAM, in bytes.
 pub(crate) const PAGE: u64 = 4096;
@@ -76,6 +79,14 @@ impl Machine {
         // SAFETY: every caller passes a range inside of the RAM, which stays mapped until the VM
         // is gone (see the drop order above).
         unsafe { self.vm.set_user_memory_region(region) }
+    }
+
+    /// What a 4-byte write of any value to `port` rings without an exit, see
+    /// [`doorbell::ring_on_write`].
+    pub(crate) fn doorbell(&self, port: u16) -> Result<Option<Arc<dyn Doorbell>>, BackendError> {
+        // SAFETY: `self` holds the descriptor open for longer than this call.
+        let vm = unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) };
+        doorbell::ring_on_write(vm, port)
     }
 
     /// Removes memory slot `slot`.

@@ -4,9 +4,10 @@
 //! come to its end. An exit that asks (`write: None`) is answered by the next
 //! [`VmEntry::Data`]; anything else then reads as 0.
 
+use crate::access::{self, Access, Told};
 use crate::error::{errno, refused};
 use crate::machine::Machine;
-use crate::run_page::{self, Pio, Reason};
+use crate::run_page::{self, Reason};
 use crate::{arch, fault};
 use hypervisor::memory::{Gpa, GuestMemory, Gva};
 use hypervisor::vcpu::{BackendError, BackendVcpu, VmEntry, VmExit};
@@ -30,10 +31,8 @@ pub struct KvmVcpu {
 /// What has to be done before the guest may go on.
 enum Pending {
     Nothing,
-    /// This element of a port access has been reported and not answered yet.
-    Io(Pio),
-    /// A read of device memory has been reported.
-    Mmio,
+    /// An access has been told and not answered yet.
+    Access(Access),
     /// The guest has broken its memory's permissions and will not go on.
     Fault {
         rip: Gva,
@@ -69,39 +68,26 @@ impl KvmVcpu {
             return self.failed(error).map(Stop::Exit);
         }
         let page_len = self.machine.vm().run_size();
-        match run_page::reason(self.fd.get_kvm_run(), page_len) {
-            Reason::Io(io) => Ok(Stop::Exit(self.report_io(io))),
-            Reason::MmioRead { gpa, size } => {
-                self.pending = Pending::Mmio;
-                Ok(Stop::Exit(VmExit::Mmio { gpa: Gpa(gpa), size, write: None }))
+        let run = self.fd.get_kvm_run();
+        let reason = run_page::reason(run, page_len);
+        match Access::begin(run, reason) {
+            Ok(told) => Ok(Stop::Exit(self.tell(told))),
+            Err(Reason::Halt) => Ok(Stop::Exit(VmExit::Halt)),
+            Err(Reason::Debug(what)) => Ok(Stop::Debug(what)),
+            Err(Reason::Shutdown) => {
+                Ok(Stop::Exit(VmExit::Shutdown { rip: self.place_of_shutdown()? }))
             }
-            Reason::MmioWrite { gpa, size, value } => {
-                Ok(Stop::Exit(VmExit::Mmio { gpa: Gpa(gpa), size, write: Some(value) }))
-            }
-            Reason::Halt => Ok(Stop::Exit(VmExit::Halt)),
-            Reason::Debug(what) => Ok(Stop::Debug(what)),
-            Reason::Shutdown => Ok(Stop::Exit(VmExit::Shutdown { rip: self.place_of_shutdown()? })),
-            other => Err(unexpected(&other, self.rip().unwrap_or(Gva(0)))),
+            Err(other) => Err(unexpected(&other, self.rip().unwrap_or(Gva(0)))),
         }
     }
 
     /// Finishes what the last exit left open. Some exit if that asks for the next answer.
     fn settle(&mut self, entry: VmEntry) -> Option<VmExit> {
-        let value = match entry {
-            VmEntry::Data(value) => value,
-            VmEntry::Continue | VmEntry::Refuse => 0,
-        };
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => None,
-            Pending::Io(io) => {
-                if !io.write {
-                    run_page::answer_port(self.fd.get_kvm_run(), &io, value);
-                }
-                Some(self.report_io(io.next()?))
-            }
-            Pending::Mmio => {
-                run_page::answer_mmio(self.fd.get_kvm_run(), value);
-                None
+            Pending::Access(access) => {
+                let told = access.settle(self.fd.get_kvm_run(), access::answer(entry))?;
+                Some(self.tell(told))
             }
             Pending::Fault { rip, address } => {
                 self.pending = Pending::Fault { rip, address };
@@ -110,12 +96,9 @@ impl KvmVcpu {
         }
     }
 
-    fn report_io(&mut self, io: Pio) -> VmExit {
-        if !io.write || io.left > 1 {
-            self.pending = Pending::Io(io);
-        }
-        let write = io.write.then(|| run_page::port_value(self.fd.get_kvm_run(), &io));
-        VmExit::Io { port: io.port, size: io.size, write }
+    fn tell(&mut self, (exit, open): Told) -> VmExit {
+        self.pending = open.map_or(Pending::Nothing, Pending::Access);
+        exit
     }
 
     fn failed(&mut self, error: kvm_ioctls::Error) -> Result<VmExit, BackendError> {

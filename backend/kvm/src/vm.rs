@@ -5,13 +5,12 @@
 
 use crate::error::refused;
 use crate::machine::{Machine, Ram};
-use crate::{KvmVcpu, arch, doorbell};
+use crate::{KvmVcpu, arch};
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::{BackendError, BackendVm, Doorbell, ExitHandler, VcpuState, VmSpec};
 use kvm_bindings::{KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap};
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A VM of [`crate::Kvm`].
@@ -83,11 +82,8 @@ impl BackendVm for KvmVm {
         Ok(self.cycle_frequency)
     }
 
-    #[allow(unsafe_code)]
     fn doorbell(&self, port: u16) -> Result<Option<Arc<dyn Doorbell>>, BackendError> {
-        // SAFETY: the machine holds the descriptor open for longer than this call.
-        let vm = unsafe { BorrowedFd::borrow_raw(self.machine.vm().as_raw_fd()) };
-        doorbell::ring_on_write(vm, port)
+        self.machine.doorbell(port)
     }
 
     /// KVM answers no exit itself: `handler` is called by the loop, [`hypervisor::vcpu::run`].

@@ -4,12 +4,14 @@
 
 mod guest;
 
-use guest::{DATA, TEXT, kvm, out, vcpu};
+use backend_conformance::code;
+use backend_conformance::guest::{DATA, MEMORY, TEXT, out};
+use guest::{kvm, vcpu};
 use hypervisor::debug::{BreakKind, Breakpoint, DebugVcpu, Registers, Stop, X86Registers};
 use hypervisor::memory::{Gpa, Gva};
 use hypervisor::vcpu::{BackendVm, VmEntry, VmExit};
 
-guest!(counts:
+code!(counts:
     "inc eax",              // TEXT, 2 bytes
     "inc eax",              // TEXT + 2
     "mov [rdi], eax",       // TEXT + 4, 2 bytes
@@ -147,6 +149,6 @@ fn memory_is_changed_across_pages_and_protection() {
     let mut bytes = [0; 4];
     vcpu.peek(vm.memory(), Gpa(TEXT + 0xffe), &mut bytes).unwrap();
     assert_eq!(bytes, [1, 2, 3, 4]);
-    assert!(vcpu.poke(Gpa(guest::MEMORY - 1), &[0, 0]).is_err());
+    assert!(vcpu.poke(Gpa(MEMORY - 1), &[0, 0]).is_err());
     assert!(vcpu.poke(Gpa(u64::MAX), &[0, 0]).is_err());
 }

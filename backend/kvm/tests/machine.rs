@@ -4,14 +4,16 @@
 
 mod guest;
 
+use backend_conformance::code;
+use backend_conformance::guest::{MEMORY, SPEC, out, state, unused};
 use backend_kvm::{Kvm, host_can_virtualize};
-use guest::{MEMORY, Unused, kvm, load, next, out, skip, spec, state, vcpu};
+use guest::{kvm, load, next, skip, vcpu};
 use hypervisor::memory::{Gpa, Perms};
-use hypervisor::vcpu::{Backend, BackendVcpu, BackendVm, VmEntry, VmExit, VmSpec};
+use hypervisor::vcpu::{Backend, BackendVcpu, BackendVm, VcpuState, VmEntry, VmExit, VmSpec};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-guest!(two_words: "mov edx, 0x500", "out dx, eax", "mov eax, 5", "out dx, eax", "hlt");
+code!(two_words: "mov edx, 0x500", "out dx, eax", "mov eax, 5", "out dx, eax", "hlt");
 
 #[test]
 fn a_vcpu_outlives_its_vm() {
@@ -31,7 +33,7 @@ fn a_vcpu_outlives_its_vm() {
 fn there_is_one_vcpu_and_one_size_of_pages() {
     let Some(kvm) = kvm("there_is_one_vcpu_and_one_size_of_pages") else { return };
     let (mut vm, _vcpu) = vcpu(&kvm, two_words());
-    assert!(vm.create_vcpu(state(), Arc::new(Unused)).is_err());
+    assert!(vm.create_vcpu(VcpuState::X86(state()), unused()).is_err());
     assert!(vm.probe().is_err(), "the vCPU is in use");
     assert!(vm.protect(0x10..0x1000, Perms::READ).is_err());
     assert!(vm.protect(0..MEMORY + 0x1000, Perms::READ).is_err());
@@ -40,14 +42,14 @@ fn there_is_one_vcpu_and_one_size_of_pages() {
     assert!(kvm.create_vm(VmSpec { memory: 4097 }).is_err());
 }
 
-guest!(rings: "mov edx, 0x600", "out dx, eax", "mov eax, 9", "out dx, eax", "out dx, ax", "hlt");
+code!(rings: "mov edx, 0x600", "out dx, eax", "mov eax, 9", "out dx, eax", "out dx, ax", "hlt");
 
 #[test]
 fn a_doorbell_rings_without_an_exit() {
     let Some(kvm) = kvm("a_doorbell_rings_without_an_exit") else { return };
-    let mut vm = kvm.create_vm(spec()).unwrap();
+    let vm = kvm.create_vm(SPEC).unwrap();
     let bell = vm.doorbell(0x600).unwrap().expect("this process may have eventfds");
-    let mut vcpu = load(&mut vm, rings());
+    let (vm, mut vcpu) = load(vm, rings());
     let waiter = std::thread::spawn({
         let bell = Arc::clone(&bell);
         move || bell.wait()
@@ -61,7 +63,7 @@ fn a_doorbell_rings_without_an_exit() {
     assert!(vm.doorbell(0x600).is_err(), "the port is taken");
 }
 
-guest!(spins: "2: jmp 2b");
+code!(spins: "2: jmp 2b");
 
 extern "C" fn nothing(_: libc::c_int) {}
 
@@ -92,16 +94,16 @@ fn a_signal_interrupts_a_guest_that_never_exits() {
     });
 }
 
-guest!(shows_sse: "movd eax, xmm0", "mov edx, 0x500", "out dx, eax", "hlt");
+code!(shows_sse: "movd eax, xmm0", "mov edx, 0x500", "out dx, eax", "hlt");
 
 #[test]
 fn the_probe_passes_and_leaves_nothing_behind() {
     let Some(kvm) = kvm("the_probe_passes_and_leaves_nothing_behind") else { return };
-    let mut vm = kvm.create_vm_probed(spec()).unwrap();
+    let vm = kvm.create_vm_probed(SPEC).unwrap();
     let mut bytes = vec![0u8; 0x10000];
     vm.memory().read_bytes(Gpa(0), &mut bytes).unwrap();
     assert!(bytes.iter().all(|&b| b == 0));
-    let mut vcpu = load(&mut vm, shows_sse());
+    let (_vm, mut vcpu) = load(vm, shows_sse());
     assert_eq!(next(&mut vcpu), out(0x500, 4, 0));
     assert_eq!(next(&mut vcpu), VmExit::Halt);
 }
@@ -113,7 +115,7 @@ fn a_software_only_kvm_does_not_pass() {
     };
     println!("{why}");
     let start = std::time::Instant::now();
-    match kvm.create_vm(spec()) {
+    match kvm.create_vm(SPEC) {
         Ok(mut vm) => {
             let made = start.elapsed();
             let refused = vm.probe().expect_err("software cannot be that fast");

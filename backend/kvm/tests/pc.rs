@@ -4,13 +4,14 @@
 
 mod guest;
 
+use backend_conformance::code;
+use backend_conformance::guest::{DATA, TEXT, out, state, unused};
 use backend_kvm::pc::{KvmPcVcpu, KvmPcVm, KvmPcs, kick_signal};
-use guest::{TEXT, Unused, answer_of, kvm, out, state};
+use guest::{answer, kvm, next};
 use hypervisor::device::MsiMessage;
 use hypervisor::memory::{Gpa, Perms};
 use hypervisor::vcpu::machine::{Event, MachineBackend, MachineSpec, MachineVcpu, MachineVm};
 use hypervisor::vcpu::{BackendVcpu, BackendVm, VcpuState, VmEntry, VmExit};
-use std::sync::Arc;
 
 /// RAM around a hole of 2 MiB.
 const RAM: [std::ops::Range<u64>; 2] = [0..0x20_0000, 0x40_0000..0x60_0000];
@@ -56,7 +57,7 @@ impl Pc {
         for row in cpuid.iter_mut().filter(|row| row.leaf == 1) {
             row.registers[1] = row.registers[1] & 0xff_ffff | index << 24;
         }
-        self.vm.create_machine_vcpu(index, &cpuid, start(), Arc::new(Unused)).unwrap()
+        self.vm.create_machine_vcpu(index, &cpuid, start(), unused()).unwrap()
     }
 
     fn msi(&self, vector: u32) {
@@ -67,15 +68,10 @@ impl Pc {
 }
 
 fn start() -> VcpuState {
-    let VcpuState::X86(mut state) = state();
+    let mut state = state();
     state.gdt = (GDT, 23);
     state.idt = (IDT, 0xfff);
     VcpuState::X86(state)
-}
-
-/// The next exit that is not an interruption.
-fn next(vcpu: &mut KvmPcVcpu) -> VmExit {
-    answer_of(vcpu, VmEntry::Continue)
 }
 
 fn now() -> u64 {
@@ -84,7 +80,7 @@ fn now() -> u64 {
 }
 
 // Tells that it was called, and ends the interrupt at an x2APIC.
-guest!(handler:
+code!(handler:
     "push rax", "push rcx", "push rdx",
     "mov edx, 0x600", "out dx, al",
     "mov byte ptr [rdi], 1",
@@ -93,7 +89,7 @@ guest!(handler:
     "iretq",
 );
 
-guest!(touches:
+code!(touches:
     "mov eax, 1",
     "mov dword ptr [0x400010], eax",
     "mov eax, dword ptr [0x500000]",
@@ -118,7 +114,7 @@ fn memory_has_holes_and_read_only_pages() {
     assert!(pc.vm.memory().write_bytes(Gpa(ROM), &[0]).is_err());
 }
 
-guest!(asks_registers:
+code!(asks_registers:
     "mov ecx, 0x12345",
     "rdmsr",
     "mov ebx, edx",
@@ -138,19 +134,19 @@ fn unknown_registers_are_the_modes() {
     let mut vcpu = pc.vcpu(0);
     assert_eq!(next(&mut vcpu), VmExit::ReadMsr { index: 0x12345 });
     let value = VmEntry::Data(0x1111_2222_3333_4444);
-    assert_eq!(answer_of(&mut vcpu, value), out(0x500, 4, 0x3333_4444));
+    assert_eq!(answer(&mut vcpu, value), out(0x500, 4, 0x3333_4444));
     assert_eq!(next(&mut vcpu), out(0x500, 4, 0x1111_2222));
     let write = VmExit::WriteMsr { index: 0x12345, value: 0x7_0000_0008 };
     assert_eq!(next(&mut vcpu), write);
     assert_eq!(next(&mut vcpu), write);
     // A general protection fault, for which there is no gate.
-    assert!(matches!(answer_of(&mut vcpu, VmEntry::Refuse), VmExit::Shutdown { .. }));
+    assert!(matches!(answer(&mut vcpu, VmEntry::Refuse), VmExit::Shutdown { .. }));
 }
 
 // Turns the x2APIC on; software-enables it.
 macro_rules! x2apic {
     ($name:ident: $($line:literal),+ $(,)?) => {
-        guest!($name:
+        code!($name:
             "mov ecx, 0x1b", "rdmsr", "or eax, 0xc00", "wrmsr",
             "mov ecx, 0x80f", "mov eax, 0x1ff", "xor edx, edx", "wrmsr",
             $($line,)+
@@ -188,8 +184,8 @@ fn a_second_vcpu_starts_by_message_and_halts_in_the_kernel() {
     // SAFETY: the thread ends only by this.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, kick_signal()) };
     thread.join().unwrap();
-    assert!(pc.vm.create_machine_vcpu(1, &[], start(), Arc::new(Unused)).is_err());
-    assert!(pc.vm.create_machine_vcpu(2, &[], start(), Arc::new(Unused)).is_err());
+    assert!(pc.vm.create_machine_vcpu(1, &[], start(), unused()).is_err());
+    assert!(pc.vm.create_machine_vcpu(2, &[], start(), unused()).is_err());
 }
 
 // Not with HLT: QEMU's emulated SVM lets an interrupt in between STI and HLT.
@@ -217,7 +213,7 @@ fn a_message_arrives_and_its_end_is_told_where_it_is_watched() {
     }
 }
 
-guest!(spins: "mov edx, 0x500", "out dx, al", "sti", "nop", "2: jmp 2b");
+code!(spins: "mov edx, 0x500", "out dx, al", "sti", "nop", "2: jmp 2b");
 
 #[test]
 fn an_external_interrupt_goes_in_when_the_guest_can_take_it() {
@@ -248,7 +244,7 @@ fn a_non_maskable_interrupt_needs_no_permission() {
     assert!(matches!(next(&mut vcpu), VmExit::Io { port: 0x600, .. }));
 }
 
-guest!(shows_the_cycles:
+code!(shows_the_cycles:
     "rdtsc", "shl rdx, 32", "or rax, rdx", "mov [rdi], rax",
     "movd ecx, xmm0", "mov [rdi + 8], ecx",
     "mov edx, 0x500", "out dx, al",
@@ -262,7 +258,7 @@ fn a_reset_begins_again_and_deadlines_end_runs() {
     let name = "a_reset_begins_again_and_deadlines_end_runs";
     let Some(pc) = Pc::new(name, 1, shows_the_cycles()) else { return };
     let mut vcpu = pc.vcpu(0);
-    let told = |at| pc.vm.memory().read_obj::<u64>(Gpa(guest::DATA + at)).unwrap();
+    let told = |at| pc.vm.memory().read_obj::<u64>(Gpa(DATA + at)).unwrap();
     let mut before = vcpu.cycles();
     for _ in 0..2 {
         assert!(matches!(next(&mut vcpu), VmExit::Io { port: 0x500, .. }));

@@ -7,11 +7,12 @@ use super::birth::Birth;
 use super::deadline::Deadline;
 use super::ioctl;
 use super::kick::{self, Home, Running};
+use crate::access::{self, Access, Told};
 use crate::arch;
 use crate::error::{errno, refused};
 use crate::machine::Machine;
-use crate::run_page::{self, Pio, Reason};
-use hypervisor::memory::{Gpa, Gva};
+use crate::run_page::{self, Reason};
+use hypervisor::memory::Gva;
 use hypervisor::vcpu::machine::{Event, MachineVcpu};
 use hypervisor::vcpu::{BackendError, BackendVcpu, VcpuState, VmEntry, VmExit};
 use kvm_ioctls::VcpuFd;
@@ -45,10 +46,7 @@ pub struct KvmPcVcpu {
 /// What has to be answered before the guest may go on.
 enum Pending {
     Nothing,
-    /// This element of a port access.
-    Io(Pio),
-    /// A read of device memory.
-    Mmio,
+    Access(Access),
     /// An access to a model-specific register; its value if it is a write.
     Msr(Option<u64>),
 }
@@ -93,21 +91,12 @@ impl KvmPcVcpu {
 
     /// Finishes what the last exit left open. Some exit if that asks for the next answer.
     fn settle(&mut self, entry: VmEntry) -> Option<VmExit> {
-        let value = match entry {
-            VmEntry::Data(value) => value,
-            VmEntry::Continue | VmEntry::Refuse => 0,
-        };
+        let value = access::answer(entry);
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => None,
-            Pending::Io(io) => {
-                if !io.write {
-                    run_page::answer_port(self.fd.get_kvm_run(), &io, value);
-                }
-                Some(self.report_io(io.next()?))
-            }
-            Pending::Mmio => {
-                run_page::answer_mmio(self.fd.get_kvm_run(), value);
-                None
+            Pending::Access(access) => {
+                let told = access.settle(self.fd.get_kvm_run(), value)?;
+                Some(self.tell(told))
             }
             Pending::Msr(written) => {
                 let value = written.unwrap_or(value);
@@ -118,24 +107,19 @@ impl KvmPcVcpu {
         }
     }
 
-    fn report_io(&mut self, io: Pio) -> VmExit {
-        if !io.write || io.left > 1 {
-            self.pending = Pending::Io(io);
-        }
-        let write = io.write.then(|| run_page::port_value(self.fd.get_kvm_run(), &io));
-        VmExit::Io { port: io.port, size: io.size, write }
+    fn tell(&mut self, (exit, open): Told) -> VmExit {
+        self.pending = open.map_or(Pending::Nothing, Pending::Access);
+        exit
     }
 
     fn exit(&mut self) -> Result<VmExit, BackendError> {
-        Ok(match run_page::reason(self.fd.get_kvm_run(), self.page_len) {
-            Reason::Io(io) => self.report_io(io),
-            Reason::MmioRead { gpa, size } => {
-                self.pending = Pending::Mmio;
-                VmExit::Mmio { gpa: Gpa(gpa), size, write: None }
-            }
-            Reason::MmioWrite { gpa, size, value } => {
-                VmExit::Mmio { gpa: Gpa(gpa), size, write: Some(value) }
-            }
+        let run = self.fd.get_kvm_run();
+        let reason = run_page::reason(run, self.page_len);
+        let reason = match Access::begin(run, reason) {
+            Ok(told) => return Ok(self.tell(told)),
+            Err(other) => other,
+        };
+        Ok(match reason {
             Reason::ReadMsr { index } => {
                 self.pending = Pending::Msr(None);
                 VmExit::ReadMsr { index }

@@ -6,9 +6,9 @@ use super::local::{Controllers, PINS};
 use super::slots;
 use super::tsc::Tsc;
 use super::vcpu::KvmPcVcpu;
+use crate::arch;
 use crate::error::refused;
 use crate::machine::{Machine, Ram};
-use crate::{arch, doorbell};
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::machine::{CpuidEntry, LocalControllers, MachineSpec, MachineVm};
 use hypervisor::vcpu::{BackendError, BackendVm, Doorbell, ExitHandler, VcpuState};
@@ -17,7 +17,6 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Three pages for real mode on old Intel processors (KVM API §4.36 and §4.41), between the
@@ -128,11 +127,8 @@ impl BackendVm for KvmPcVm {
         Ok(self.cycle_frequency)
     }
 
-    #[allow(unsafe_code)]
     fn doorbell(&self, port: u16) -> Result<Option<Arc<dyn Doorbell>>, BackendError> {
-        // SAFETY: the machine holds the descriptor open for longer than this call.
-        let vm = unsafe { BorrowedFd::borrow_raw(self.machine.vm().as_raw_fd()) };
-        doorbell::ring_on_write(vm, port)
+        self.machine.doorbell(port)
     }
 
     /// The first vCPU, with all that KVM can virtualize.
