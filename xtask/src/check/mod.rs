@@ -9,6 +9,7 @@ mod kvm;
 mod lint;
 mod log;
 pub mod machines;
+mod room;
 pub mod suites;
 mod tally;
 
@@ -32,6 +33,7 @@ pub struct Options {
 
 /// Runs the checks; the status is 0 if none failed and at least one test ran.
 pub fn run(options: &Options) -> Result<i32> {
+    room::check()?;
     let mut checks = Checks::default();
     let whole = options.filter.is_none();
     if whole {
