@@ -92,6 +92,44 @@ pub trait BlockStore: Send + Sync {
     /// If not all of it could be written.
     fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError>;
 
+    /// Fills pieces of memory, one behind the other and `len` bytes together, with what is at
+    /// `offset`, as [`BlockStore::read_at`] does. A piece may be of any length.
+    ///
+    /// # Errors
+    /// If not all of it could be read.
+    fn read_pieces(
+        &self,
+        offset: u64,
+        _len: u64,
+        to: &mut dyn Iterator<Item = GuestSlice<'_>>,
+    ) -> Result<(), HostError> {
+        let mut at = offset;
+        for piece in to {
+            self.read_at(at, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes pieces of memory, one behind the other and `len` bytes together, at `offset`, as
+    /// [`BlockStore::write_at`] does.
+    ///
+    /// # Errors
+    /// If not all of it could be written.
+    fn write_pieces(
+        &self,
+        offset: u64,
+        _len: u64,
+        from: &mut dyn Iterator<Item = GuestSlice<'_>>,
+    ) -> Result<(), HostError> {
+        let mut at = offset;
+        for piece in from {
+            self.write_at(at, piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes all earlier writes survive the end of the machine.
     ///
     /// # Errors

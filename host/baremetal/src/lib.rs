@@ -22,5 +22,6 @@ pub mod options;
 pub mod paging;
 pub mod rtc;
 pub mod sched;
+pub mod staging;
 pub mod symbols;
 pub mod windows;

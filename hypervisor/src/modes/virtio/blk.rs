@@ -5,8 +5,8 @@
 
 use super::queue::{Buffers, Chain, Queue, QueueError};
 use super::{Context, VirtioDevice};
-use crate::host::BlockStore;
-use crate::memory::{GuestMemory, MemoryError, Perms};
+use crate::host::{BlockStore, HostError};
+use crate::memory::{GuestMemory, GuestSlice, MemoryError, Perms};
 use alloc::boxed::Box;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -94,12 +94,9 @@ impl Blk {
     ) -> Result<u32, Failure> {
         match header.kind.get() {
             T_IN => {
-                let mut offset = self.place(header.sector.get(), room)?;
-                for part in chain.writable.parts(memory, 0, room, Perms::WRITE) {
-                    let part = part?;
-                    self.store.read_at(offset, part).map_err(|_| Failure::Error)?;
-                    offset += part.len() as u64;
-                }
+                let offset = self.place(header.sector.get(), room)?;
+                let parts = chain.writable.parts(memory, 0, room, Perms::WRITE);
+                all_of(parts, |pieces| self.store.read_pieces(offset, room.into(), pieces))?;
                 Ok(room)
             }
             T_OUT => self.write(header.sector.get(), &chain.readable, memory).map(|()| 0),
@@ -118,13 +115,9 @@ impl Blk {
             return Err(Failure::Error);
         }
         let len = from.len().saturating_sub(HEADER);
-        let mut offset = self.place(sector, len)?;
-        for part in from.parts(memory, HEADER, len, Perms::READ) {
-            let part = part?;
-            self.store.write_at(offset, part).map_err(|_| Failure::Error)?;
-            offset += part.len() as u64;
-        }
-        Ok(())
+        let offset = self.place(sector, len)?;
+        let parts = from.parts(memory, HEADER, len, Perms::READ);
+        all_of(parts, |pieces| self.store.write_pieces(offset, len.into(), pieces))
     }
 
     /// The offset of a sector from which `len` bytes, whole sectors, are on the disk.
@@ -136,6 +129,18 @@ impl Blk {
         }
         sector.checked_mul(SECTOR).ok_or(Failure::Error)
     }
+}
+
+/// Hands over the parts that are memory, and fails if there was one that is not.
+fn all_of<'a>(
+    parts: impl Iterator<Item = Result<GuestSlice<'a>, MemoryError>>,
+    transfer: impl FnOnce(&mut dyn Iterator<Item = GuestSlice<'_>>) -> Result<(), HostError>,
+) -> Result<(), Failure> {
+    let mut all = Ok(());
+    let mut good = parts.map_while(|part| part.map_err(|error| all = Err(error)).ok());
+    let done = transfer(&mut good);
+    all?;
+    done.map_err(|_| Failure::Error)
 }
 
 /// Why a request was not done.

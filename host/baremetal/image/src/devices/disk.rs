@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use host_baremetal::disk::{self, DiskError, Part, SECTOR};
 use host_baremetal::sched::ThreadId;
+use host_baremetal::staging::{self, Pieces, Staged};
 use hypervisor::host::{BlockStore, HostError, HostErrorKind};
 use hypervisor::memory::GuestSlice;
 use hypervisor::sync::Mutex;
@@ -84,7 +85,8 @@ impl Disk {
     /// A part of it, which is no other guest's.
     pub fn share(self: &Arc<Self>, part: Part) -> Result<Box<dyn BlockStore>, HostError> {
         let range = disk::find(part, self.capacity, &mut |sector, to| {
-            self.transfer(sector * SECTOR, GuestSlice::from_host(to), Way::Read).is_ok()
+            let mut piece = core::iter::once(GuestSlice::from_host(to));
+            self.read(sector * SECTOR, SECTOR, &mut piece).is_ok()
         });
         let range = range.map_err(words)?;
         let mut shares = self.shares.lock();
@@ -110,27 +112,12 @@ impl Disk {
         }
     }
 
-    /// Moves data between the disk and memory, which the device does not see itself.
-    fn transfer(&self, at: u64, data: GuestSlice<'_>, way: Way) -> Result<(), HostError> {
-        if !at.is_multiple_of(SECTOR) || !(data.len() as u64).is_multiple_of(SECTOR) {
-            let what = "a disk of the machine is read and written in whole sectors of 512 bytes";
-            return Err(HostError::new(HostErrorKind::Other, what));
-        }
-        let _turn = self.turn();
-        let mut done = 0;
-        while done < data.len() {
-            let count = (data.len() - done).min(BUFFER);
-            let Some(part) = data.part(done, count) else { break };
-            if way == Way::Write {
-                part.copy_to(&mut self.device.lock().buffer[..count]);
-            }
-            self.request((at + done as u64) / SECTOR, count, way)?;
-            if way == Way::Read {
-                part.copy_from(&self.device.lock().buffer[..count]);
-            }
-            done += count;
-        }
-        Ok(())
+    fn read(&self, at: u64, len: u64, to: Pieces<'_, '_>) -> Result<(), HostError> {
+        staging::read(&self.turn(), at, len, to)
+    }
+
+    fn write(&self, at: u64, len: u64, from: Pieces<'_, '_>) -> Result<(), HostError> {
+        staging::write(&self.turn(), at, len, from)
     }
 
     /// One request for the buffer's first bytes.
@@ -191,6 +178,26 @@ impl Device {
 /// A thread's turn at a disk.
 struct MyTurn<'a>(&'a Disk);
 
+impl Staged for MyTurn<'_> {
+    const SIZE: usize = BUFFER;
+
+    fn fill(&self, at: usize, from: GuestSlice<'_>) {
+        from.copy_to(&mut self.0.device.lock().buffer[at..]);
+    }
+
+    fn take(&self, at: usize, to: GuestSlice<'_>) {
+        to.copy_from(&self.0.device.lock().buffer[at..]);
+    }
+
+    fn read(&self, sector: u64, count: usize) -> Result<(), HostError> {
+        self.0.request(sector, count, Way::Read)
+    }
+
+    fn write(&self, sector: u64, count: usize) -> Result<(), HostError> {
+        self.0.request(sector, count, Way::Write)
+    }
+}
+
 impl Drop for MyTurn<'_> {
     fn drop(&mut self) {
         let mut turn = self.0.turn.lock();
@@ -223,10 +230,10 @@ struct Share {
 
 impl Share {
     /// Where an access lies in the disk. The caller has checked it; so does this.
-    fn place(&self, offset: u64, length: usize) -> Result<u64, HostError> {
+    fn place(&self, offset: u64, length: u64) -> Result<u64, HostError> {
         let outside = HostError::new(HostErrorKind::Other, "outside of the part of the disk");
         let at = self.range.start.checked_add(offset).ok_or(outside)?;
-        let end = at.checked_add(length as u64).filter(|end| *end <= self.range.end);
+        let end = at.checked_add(length).filter(|end| *end <= self.range.end);
         end.map(|_| at).ok_or(outside)
     }
 }
@@ -237,11 +244,19 @@ impl BlockStore for Share {
     }
 
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError> {
-        self.disk.transfer(self.place(offset, to.len())?, to, Way::Read)
+        self.read_pieces(offset, to.len() as u64, &mut core::iter::once(to))
     }
 
     fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError> {
-        self.disk.transfer(self.place(offset, from.len())?, from, Way::Write)
+        self.write_pieces(offset, from.len() as u64, &mut core::iter::once(from))
+    }
+
+    fn read_pieces(&self, offset: u64, len: u64, to: Pieces<'_, '_>) -> Result<(), HostError> {
+        self.disk.read(self.place(offset, len)?, len, to)
+    }
+
+    fn write_pieces(&self, offset: u64, len: u64, from: Pieces<'_, '_>) -> Result<(), HostError> {
+        self.disk.write(self.place(offset, len)?, len, from)
     }
 
     fn flush(&self) -> Result<(), HostError> {
