@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use crate::paths;
 
 const GIB: u64 = 1 << 30;
-/// What all checks together leave in the target folder: 2.2 GiB, and something to spare.
-const BUILT: u64 = 3 * GIB;
+/// What all checks together leave in the target folder, and something to spare.
+const BUILT: u64 = 4 * GIB + GIB / 2;
 /// What they need beside that while they run, such as disks of guests.
-const WORKING: u64 = GIB;
+const WORKING: u64 = GIB / 2;
 
 /// Whether a run of the checks has room for what it builds and fetches.
 ///
@@ -32,15 +32,14 @@ fn free(folder: &Path) -> Result<u64> {
 }
 
 fn enough(folder: &Path, free: u64, need: u64) -> Result<()> {
-    let tenths = |bytes: u64| bytes / (GIB / 10);
+    let gib = |bytes: u64| bytes as f64 / GIB as f64;
     ensure!(
         free >= need,
-        "the disk of {} has {}.{} GiB of room, and the checks need {} GiB: make room, or set \
+        "the disk of {} has {:.1} GiB of room, and the checks need {:.1}: make room, or set \
          CARGO_TARGET_DIR to a folder on another disk",
         folder.display(),
-        tenths(free) / 10,
-        tenths(free) % 10,
-        need / GIB,
+        gib(free),
+        gib(need),
     );
     Ok(())
 }
@@ -52,7 +51,7 @@ mod tests {
     #[test]
     fn too_little_is_told_with_what_to_do() {
         let told = enough(Path::new("/t"), GIB + GIB / 2, 4 * GIB).unwrap_err().to_string();
-        assert!(told.starts_with("the disk of /t has 1.5 GiB of room, and the checks need 4 GiB"));
+        assert!(told.starts_with("the disk of /t has 1.5 GiB of room, and the checks need 4.0:"));
         assert!(enough(Path::new("/t"), 4 * GIB, 4 * GIB).is_ok());
     }
 
