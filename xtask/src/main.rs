@@ -1,6 +1,7 @@
 //! One entry for everything a person types: `cargo xtask`, which alone lists what there is.
 
 mod bench;
+mod cc;
 mod check;
 mod fuzz;
 mod image;

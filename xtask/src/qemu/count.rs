@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{paths, process};
+use crate::cc;
 
 /// Executed instructions since power-on. *Host* and *guest* are outside and inside a VMRUN;
 /// *kernel* and *user* are the upper and the lower half of the address space.
@@ -58,7 +57,7 @@ impl Count {
 
 /// The value of QEMU's `-plugin` that makes it write counts to `file`.
 pub fn plugin_option(file: &Path) -> Result<String> {
-    let plugin = compile("count.c", "count.so", &["-shared", "-fPIC"])?;
+    let plugin = cc::compile("icount/count.c", "count.so", &["-shared", "-fPIC"])?;
     Ok(format!("{},counts={}", plugin.display(), file.display()))
 }
 
@@ -70,7 +69,7 @@ pub fn plugin_option_with_vmrun(file: &Path) -> Result<String> {
 /// The program `mark COMMAND [ARGUMENT]...`: a marker just before COMMAND (a path) is executed
 /// and one after it has ended; its status is the command's.
 pub fn marker() -> Result<PathBuf> {
-    compile("mark.c", "mark", &["-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"])
+    cc::compile("icount/mark.c", "mark", &cc::FREESTANDING)
 }
 
 /// The counts the plugin wrote, one a marker and one at the end.
@@ -80,14 +79,6 @@ pub fn read(file: &Path) -> Result<Vec<Count>> {
     text.lines()
         .map(|line| Count::parse(line).with_context(|| format!("no counts: {line}")))
         .collect()
-}
-
-fn compile(source: &str, product: &str, options: &[&str]) -> Result<PathBuf> {
-    let output = paths::work("icount")?.join(product);
-    let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Wextra", "-Werror"]).args(options).arg("-o").arg(&output);
-    process::run(command.arg(paths::root().join("xtask/icount").join(source)))?;
-    Ok(output)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mount -t tmpfs run /run
 @LOAD@
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
+@KEEP@
 cd /root
 @PIN@ sh /script </dev/null >/dev/ttyS1 2>&1
 status=$?

@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::setup::{kernel, programs};
-use crate::{paths, process};
+use crate::{cc, paths, process};
 use initramfs::Files;
 
 /// Modules that a machine loads at start: KVM for SVM, and TAP devices.
@@ -165,7 +165,16 @@ fn userland(mut files: Files, script: &str, kernel: &kernel::Kernel, cpus: u32) 
         files.add_bytes(&path, 0o644, contents);
     }
     files.add_bytes("/script", 0o755, script.into());
-    let init = include_str!("init.sh").replace("@LOAD@", &load).replace("@PIN@", &pin(cpus));
+    // What the two of them avoid happens with several CPUs only.
+    let several = cpus > 1;
+    if several {
+        let keeper = cc::compile("machine/keep-vm.c", "keep-vm", &cc::FREESTANDING)?;
+        files.add_file("/bin/keep-vm", &keeper)?;
+    }
+    let init = include_str!("init.sh")
+        .replace("@LOAD@", &load)
+        .replace("@KEEP@", if several { "keep-vm &" } else { "" })
+        .replace("@PIN@", &pin(cpus));
     files.add_bytes("/init", 0o755, init.into());
     files.archive()
 }
