@@ -25,11 +25,12 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 12] = [
+const TESTS: [Test; 13] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
     ("the console takes commands", console),
+    ("there is one prompt after a guest's end, and none where the machine ends", prompts),
     ("several unikernels run at once", several),
     ("a guest that never ends leaves others their share and is stopped", endless),
     ("vCPUs run where they are pinned, and nowhere that is not there", pinned),
@@ -102,6 +103,27 @@ fn console(image: &Path) -> Result<()> {
     expect(&boot, Some(0), &parts)?;
     let helps = boot.text.matches("this list").count();
     ensure!(helps == 2, "`help` and its recall were carried out {helps} times:\n{}", boot.text);
+    Ok(())
+}
+
+fn prompts(image: &Path) -> Result<()> {
+    let module = module("prompts", &[("clock", CLOCK), ("spin", SPIN)])?;
+    // The guest that ends had the terminal.
+    let start = Start::Kernel { image, words: "start=clock attach=clock", module: Some(&module) };
+    let typed = [(PROMPT, "poweroff")];
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
+    expect(&boot, Some(0), &["(clock): exit status 0\nhv> poweroff"])?;
+    let prompts = boot.text.matches(PROMPT).count();
+    ensure!(prompts == 1, "{prompts} prompts:\n{}", boot.text);
+    for cpus in [1, 3] {
+        let words = &format!("start=spin exit {}", if cpus > 1 { GUESTS } else { "" });
+        let start = Start::Kernel { image, words, module: Some(&module) };
+        let typed = [(PROMPT, "stop spin")];
+        let boot = Trial { start, cpus, devices: &[], typed: &typed }.boot()?;
+        expect(&boot, Some(GOOD), &["(spin): stopped\n"])?;
+        let rest = boot.text.rsplit("stop spin\n").next().unwrap_or_default();
+        ensure!(!rest.contains(PROMPT), "a prompt where the machine ends:\n{}", boot.text);
+    }
     Ok(())
 }
 

@@ -21,6 +21,8 @@ macro_rules! say {
 /// How often a guest's full buffer is tried again, and how long after: for a second in all.
 const PATIENCE: u32 = 100;
 const RETRY_NS: u64 = 10_000_000;
+/// How long a VM that was stopped is waited for. It stops at its next exit.
+const STOPPING_NS: u64 = 1_000_000_000;
 
 /// Reads and carries out what is typed, for ever.
 pub fn run(machines: &Arc<Machines>) {
@@ -74,7 +76,12 @@ fn carry_out(machines: &Arc<Machines>, line: &str) -> Result<(), String> {
             say!("VM {vm} is made: `start {vm}`");
         }
         Command::Start(vm) => machines.start(machines.find(vm)?)?,
-        Command::Stop(vm) => machines.stop(machines.find(vm)?)?,
+        Command::Stop(vm) => {
+            let vm = machines.find(vm)?;
+            machines.stop(vm)?;
+            // What it says of its end comes before the prompt.
+            machines.wait(vm, time::now().saturating_add(STOPPING_NS));
+        }
         Command::Destroy(vm) => machines.destroy(machines.find(vm)?)?,
         Command::Stats(vm) => stats(machines, vm)?,
         Command::Attach(vm) => {

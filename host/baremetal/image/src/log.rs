@@ -12,9 +12,14 @@ pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
+/// Whether messages of this level are shown.
+pub fn shows(level: Level) -> bool {
+    level as u8 <= LEVEL.load(Ordering::Relaxed)
+}
+
 /// Writes one line, whole.
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
-    if level as u8 > LEVEL.load(Ordering::Relaxed) {
+    if !shows(level) {
         return;
     }
     match level {

@@ -20,11 +20,17 @@ struct Terminal {
     editor: Editor,
     /// The prompt, and what was typed, is on the screen's last line.
     prompt: bool,
+    /// No line is read any more.
+    over: bool,
 }
 
 /// Taken with no other lock held but an output's, never while waiting.
-static TERMINAL: Mutex<Terminal> =
-    Mutex::new(Terminal { outputs: Outputs::new(), editor: Editor::new(), prompt: false });
+static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
+    outputs: Outputs::new(),
+    editor: Editor::new(),
+    prompt: false,
+    over: false,
+});
 
 impl Terminal {
     /// Prints something in lines of its own.
@@ -65,19 +71,24 @@ pub fn add_guest(vm: u32, name: &str) {
     TERMINAL.lock().outputs.add(vm, name);
 }
 
-/// A guest has ended, or is gone.
-pub fn finish_guest(vm: u32, gone: bool) {
+/// A guest has ended, or is gone; `notice` is a line about it. The prompt comes once, after all.
+pub fn finish_guest(vm: u32, gone: bool, notice: Option<fmt::Arguments<'_>>) {
     let mut terminal = TERMINAL.lock();
     let was_attached = terminal.outputs.attached() == Some(vm);
-    if was_attached {
-        terminal.outputs.attach(None);
-        write("\n");
-    }
-    if was_attached || terminal.outputs.has_begun(vm) {
-        terminal.print(|outputs| outputs.finish(vm, gone, &mut text));
-    } else {
+    if !was_attached && !terminal.outputs.has_begun(vm) && notice.is_none() {
         terminal.outputs.finish(vm, gone, &mut text);
+        return;
     }
+    terminal.print(|outputs| {
+        if was_attached {
+            outputs.attach(None);
+            write("\n");
+        }
+        outputs.finish(vm, gone, &mut text);
+        if let Some(notice) = notice {
+            let _ = writeln!(Serial, "{notice}");
+        }
+    });
 }
 
 /// A guest has printed something.
@@ -113,16 +124,20 @@ pub enum Typed {
     Guest(u32, u8),
 }
 
-/// Begins to read lines.
+/// Begins to read lines, unless they are over.
 pub fn begin_lines() {
     let mut terminal = TERMINAL.lock();
-    terminal.prompt = true;
+    terminal.prompt = !terminal.over;
     terminal.show_prompt();
 }
 
-/// Reads no more lines.
+/// Reads no more lines, whoever wants to.
 pub fn end_lines() {
-    TERMINAL.lock().prompt = false;
+    let mut terminal = TERMINAL.lock();
+    if terminal.prompt && terminal.outputs.attached().is_none() {
+        write(WIPE);
+    }
+    (terminal.prompt, terminal.over) = (false, true);
 }
 
 /// Takes a typed byte.

@@ -11,9 +11,9 @@ pub use files::Files;
 
 use crate::cpu::local;
 use crate::end::{self, Told};
-use crate::log::{info, warning};
+use crate::log::{self, Level, warning};
 use crate::scheduled::Scheduled;
-use crate::{memory, smp, terminal, thread};
+use crate::{memory, smp, terminal, thread, time};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -35,6 +35,8 @@ use hypervisor::vm::{Limits, VmId};
 
 /// VMs and vCPUs that there can be: each vCPU has a thread with a stack.
 const MOST: u32 = 4096;
+/// How often [`Machines::wait`] looks, in nanoseconds.
+const LOOK: u64 = 1_000_000;
 /// How the name of a description ends.
 const CONFIG: &str = ".toml";
 
@@ -223,12 +225,6 @@ impl Machines {
     }
 
     fn ended(&self, vm: VmId, vcpu: Option<Box<dyn Vcpu>>, ending: String, good: bool) {
-        let running = self.entries.lock().values().map(|entry| entry.running).sum::<u32>();
-        if running <= 1 && self.idle.lock().is_some() {
-            // The machine is left: nobody is asked for another command.
-            terminal::end_lines();
-        }
-        terminal::finish_guest(vm.get(), false);
         let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(&vm) else { return };
         entry.vcpus.extend(vcpu);
@@ -239,14 +235,24 @@ impl Machines {
         let nothing_runs = entries.values().all(|entry| entry.running == 0);
         let all_good = entries.values().all(|entry| entry.good);
         drop(entries);
-        if last {
-            info!("VM {vm} ({name}): {ending}");
+        let idle = if nothing_runs { self.idle.lock().take() } else { None };
+        if idle.is_some() {
+            // The machine is left: nobody is asked for another command.
+            terminal::end_lines();
         }
-        if nothing_runs {
-            let idle = self.idle.lock().take();
-            if let Some(idle) = idle {
-                idle(all_good);
-            }
+        let told = last && log::shows(Level::Info);
+        let notice = format_args!("VM {vm} ({name}): {ending}");
+        terminal::finish_guest(vm.get(), false, told.then_some(notice));
+        if let Some(idle) = idle {
+            idle(all_good);
+        }
+    }
+
+    /// Waits until no vCPU of a VM runs, or until a time of [`time::now`].
+    pub fn wait(&self, vm: VmId, until: u64) {
+        let runs = || self.entries.lock().get(&vm).is_some_and(|entry| entry.running > 0);
+        while runs() && time::now() < until {
+            thread::park(Some(until.min(time::now().saturating_add(LOOK))));
         }
     }
 
@@ -275,7 +281,7 @@ impl Machines {
         destroyed.map_err(|error| error.to_string())?;
         let entry = self.entries.lock().remove(&vm);
         drop(entry);
-        terminal::finish_guest(vm.get(), true);
+        terminal::finish_guest(vm.get(), true, None);
         Ok(())
     }
 
