@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 
 use super::tally::Tally;
-use crate::image::{self, Boot, GOOD, PROMPT, Start, Trial, bundle, iso};
+use crate::image::{self, Boot, GOOD, GUESTS, PROMPT, Start, Trial, bundle, iso};
 use crate::{paths, unikernel};
 
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
-/// Words for a machine with several CPUs: guests are kept off the first one, where QEMU's emulation
-/// has a race (docs/testing.md, "The test machine").
-pub const GUESTS: &str = "guest-cpus=1-";
 /// A test: its name, and what it does with the image.
 pub type Test = (&'static str, fn(&Path) -> Result<()>);
 
@@ -244,7 +241,7 @@ fn real_disk(image: &Path) -> Result<()> {
         "-device".into(),
         "virtio-blk-pci,drive=disk".into(),
     ];
-    let words = "exit console=off";
+    let words = &format!("exit console=off {GUESTS}");
     let start = Start::Kernel { image, words, module: Some(&module) };
     let boot = Trial { start, cpus: 2, devices: &devices, typed: &[] }.boot()?;
     expect(&boot, Some(GOOD), &["disk0: 2048 KiB", "[block] storage: 262144 bytes", "SUCCESS"])?;
@@ -262,7 +259,7 @@ fn real_network(image: &Path) -> Result<()> {
     let module = module("real-network", &[("web", &web)])?;
     let devices =
         ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="].map(Into::into);
-    let start = Start::Kernel { image, words: "", module: Some(&module) };
+    let start = Start::Kernel { image, words: GUESTS, module: Some(&module) };
     // QEMU's own network gives this address.
     let typed = [("ready: 10.0.2.15/24", "stop web"), ("(web): stopped", "poweroff")];
     let boot = Trial { start, cpus: 2, devices: &devices, typed: &typed }.boot()?;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::image::{GUESTS, Test, boot_all, expect};
+use super::image::{Test, boot_all, expect};
 use super::log;
 use super::tally::Tally;
-use crate::image::{self, GOOD, PROMPT, Start, Trial, bundle};
+use crate::image::{self, GOOD, GUESTS, PROMPT, Start, Trial, bundle};
 use crate::setup::firmware::Firmware;
 use crate::{linux, paths, test_kernel, unikernel};
 
