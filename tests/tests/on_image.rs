@@ -64,6 +64,7 @@ fn linux_has_two_processors() {
     linux.type_line("exit");
     let run = linux.wait();
     assert_eq!(run.status, Some(0), "{run:#?}");
+    assert!(!run.stdout.contains("hv> "), "the image asks for commands: {run:#?}");
 }
 
 /// In this machine's numbers.

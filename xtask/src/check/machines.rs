@@ -141,6 +141,7 @@ fn linux_under_load(image: &Path) -> Result<()> {
     let boot = Trial { start, cpus: CPUS, devices: &[], typed: &typed }.boot()?;
     let parts = ["\n4 processors\n", ALL_RIGHT, "\n42 is an answer\n", "Power down"];
     expect(&boot, Some(GOOD), &parts)?;
+    ensure!(!boot.text.contains(PROMPT), "nobody was to type there:\n{}", boot.text);
     let bare = bare_linux()?;
     let ours = log::warnings(&boot.text);
     let beyond = log::beyond(&ours, &log::warnings(&bare));

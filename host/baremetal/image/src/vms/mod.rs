@@ -229,7 +229,11 @@ impl Machines {
         let Some(entry) = entries.get_mut(&vm) else { return };
         entry.vcpus.extend(vcpu);
         entry.running = entry.running.saturating_sub(1);
-        let last = entry.running == 0;
+        if entry.running > 0 {
+            // The VM ends with its last vCPU.
+            (entry.ending, entry.good) = (ending, good);
+            return;
+        }
         let name = entry.name.clone();
         (entry.ending, entry.good) = (ending.clone(), good);
         let nothing_runs = entries.values().all(|entry| entry.running == 0);
@@ -240,9 +244,8 @@ impl Machines {
             // The machine is left: nobody is asked for another command.
             terminal::end_lines();
         }
-        let told = last && log::shows(Level::Info);
         let notice = format_args!("VM {vm} ({name}): {ending}");
-        terminal::finish_guest(vm.get(), false, told.then_some(notice));
+        terminal::finish_guest(vm.get(), false, log::shows(Level::Info).then_some(notice));
         if let Some(idle) = idle {
             idle(all_good);
         }
