@@ -5,7 +5,8 @@
 
 use crate::confine::Rule;
 use crate::sys::Words;
-use crate::transfer::{pread, pwrite};
+use crate::transfer::{PIECES, pread, preadv, pwrite, pwritev};
+use arrayvec::ArrayVec;
 use hypervisor::host::{BlockStore, HostError};
 use hypervisor::memory::GuestSlice;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -50,15 +51,26 @@ impl FileBlock {
         self.file.as_raw_fd()
     }
 
-    /// The system calls that serving it takes.
+    /// The system calls that serving a unikernel's disk takes.
     pub fn rules(&self) -> Vec<Rule> {
-        [
+        self.rules_for([
             (libc::SYS_pread64, "block read"),
             (libc::SYS_pwrite64, "block write"),
             (libc::SYS_fdatasync, "block flush"),
-        ]
-        .map(|(call, why)| Rule::on_fd(call, self.fd(), why))
-        .into()
+        ])
+    }
+
+    /// The system calls that serving a machine's disk takes, whose requests are in pieces.
+    pub fn machine_rules(&self) -> Vec<Rule> {
+        self.rules_for([
+            (libc::SYS_preadv, "block read"),
+            (libc::SYS_pwritev, "block write"),
+            (libc::SYS_fdatasync, "block flush"),
+        ])
+    }
+
+    fn rules_for(&self, calls: [(i64, &'static str); 3]) -> Vec<Rule> {
+        calls.map(|(call, why)| Rule::on_fd(call, self.fd(), why)).into()
     }
 }
 
@@ -75,10 +87,20 @@ impl BlockStore for FileBlock {
         whole(offset, from, "block write", |part, at| pwrite(self.file.as_fd(), part, at))
     }
 
+    fn read_pieces(&self, offset: u64, _: u64, to: Pieces<'_, '_>) -> Result<(), HostError> {
+        all(offset, to, "block read", |pieces, at| preadv(self.file.as_fd(), pieces, at))
+    }
+
+    fn write_pieces(&self, offset: u64, _: u64, from: Pieces<'_, '_>) -> Result<(), HostError> {
+        all(offset, from, "block write", |pieces, at| pwritev(self.file.as_fd(), pieces, at))
+    }
+
     fn flush(&self) -> Result<(), HostError> {
         fdatasync(&self.file).map_err(|e| HostError::from_errno(e.raw_os_error(), "block flush"))
     }
 }
+
+type Pieces<'a, 'b> = &'a mut dyn Iterator<Item = GuestSlice<'b>>;
 
 /// Repeats a transfer until all of `slice` is done.
 fn whole(
@@ -87,17 +109,60 @@ fn whole(
     what: &'static str,
     transfer: impl Fn(GuestSlice<'_>, u64) -> Result<usize, Errno>,
 ) -> Result<(), HostError> {
-    let mut done = 0;
-    while let Some(rest) = slice.part(done, slice.len() - done).filter(|rest| !rest.is_empty()) {
-        match transfer(rest, offset + done as u64) {
+    let mut rest = slice;
+    let mut at = offset;
+    while !rest.is_empty() {
+        let count = moved(what, || transfer(rest, at))?;
+        at += count as u64;
+        rest = beyond(rest, count);
+    }
+    Ok(())
+}
+
+/// The same of many pieces, as many at a time as a call takes.
+fn all(
+    offset: u64,
+    mut pieces: Pieces<'_, '_>,
+    what: &'static str,
+    transfer: impl Fn(&[GuestSlice<'_>], u64) -> Result<usize, Errno>,
+) -> Result<(), HostError> {
+    let mut at = offset;
+    let mut batch = ArrayVec::<_, PIECES>::new();
+    loop {
+        let room = batch.remaining_capacity();
+        batch.extend((&mut pieces).take(room));
+        batch.retain(|piece| !piece.is_empty());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut count = moved(what, || transfer(&batch, at))?;
+        at += count as u64;
+        for piece in &mut batch {
+            let part = count.min(piece.len());
+            (*piece, count) = (beyond(*piece, part), count - part);
+        }
+    }
+}
+
+/// Bytes that a transfer has moved; it is repeated if it was interrupted.
+fn moved(
+    what: &'static str,
+    transfer: impl Fn() -> Result<usize, Errno>,
+) -> Result<usize, HostError> {
+    loop {
+        match transfer() {
             // The file has become shorter than it was.
             Ok(0) => return Err(HostError::from_errno(Errno::IO.raw_os_error(), what)),
-            Ok(count) => done += count,
+            Ok(count) => return Ok(count),
             Err(Errno::INTR) => {}
             Err(e) => return Err(HostError::from_errno(e.raw_os_error(), what)),
         }
     }
-    Ok(())
+}
+
+/// What is left behind the first `count` bytes, which are in it.
+fn beyond(piece: GuestSlice<'_>, count: usize) -> GuestSlice<'_> {
+    piece.part(count, piece.len().saturating_sub(count)).unwrap_or(piece)
 }
 
 #[cfg(test)]

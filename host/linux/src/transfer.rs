@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::sys::{fd, syscall};
+use arrayvec::ArrayVec;
 use hypervisor::memory::GuestSlice;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -29,6 +30,39 @@ fn at_offset(
     let at = usize::try_from(at).map_err(|_| Errno::OVERFLOW)?;
     // SAFETY: a slice is mapped for its length; the kernel checks its permissions itself.
     unsafe { syscall(call, [fd(file), slice.as_ptr() as usize, slice.len(), at, 0, 0]) }
+}
+
+/// How many pieces go into one call of [`preadv`] or [`pwritev`].
+pub(crate) const PIECES: usize = 32;
+
+/// preadv(2); of at most [`PIECES`].
+pub(crate) fn preadv(file: BorrowedFd<'_>, to: &[GuestSlice<'_>], at: u64) -> Result<usize, Errno> {
+    pieces_at_offset(libc::SYS_preadv, file, to, at)
+}
+
+/// pwritev(2); of at most [`PIECES`].
+pub(crate) fn pwritev(
+    file: BorrowedFd<'_>,
+    from: &[GuestSlice<'_>],
+    at: u64,
+) -> Result<usize, Errno> {
+    pieces_at_offset(libc::SYS_pwritev, file, from, at)
+}
+
+fn pieces_at_offset(
+    call: i64,
+    file: BorrowedFd<'_>,
+    pieces: &[GuestSlice<'_>],
+    at: u64,
+) -> Result<usize, Errno> {
+    let at = usize::try_from(at).map_err(|_| Errno::OVERFLOW)?;
+    let vector: ArrayVec<_, PIECES> = pieces
+        .iter()
+        .take(PIECES)
+        .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast(), iov_len: piece.len() })
+        .collect();
+    // SAFETY: every slice is mapped for its length; the kernel checks their permissions itself.
+    unsafe { syscall(call, [fd(file), vector.as_ptr() as usize, vector.len(), at, 0, 0]) }
 }
 
 /// read(2).

@@ -23,6 +23,45 @@ fn what_is_written_is_read_back_at_its_place() {
     disk.flush().unwrap();
 }
 
+fn lengths() -> impl Iterator<Item = usize> {
+    (0..3 * PIECES).map(|i| i * 37 % 5 * 100)
+}
+
+fn pieces(bytes: &mut [u8]) -> impl Iterator<Item = GuestSlice<'_>> {
+    let mut rest = bytes;
+    lengths().map(move |length| {
+        let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = behind;
+        GuestSlice::from_host(piece)
+    })
+}
+
+/// More pieces than one call takes, empty ones among them.
+#[test]
+fn pieces_are_one_run_of_bytes() {
+    let disk = disk(1 << 20);
+    let len = lengths().sum();
+    let mut written: Vec<u8> = (0..=250).cycle().take(len).collect();
+    disk.write_pieces(512, len as u64, &mut pieces(&mut written)).unwrap();
+    let mut one = vec![0; len];
+    disk.read_at(512, GuestSlice::from_host(&mut one)).unwrap();
+    assert_eq!(one, written);
+    let mut back = vec![0; len];
+    disk.read_pieces(512, len as u64, &mut pieces(&mut back)).unwrap();
+    assert_eq!(back, written);
+}
+
+/// The kernel moves what there is and then nothing.
+#[test]
+fn a_transfer_that_stops_in_the_middle_is_a_failed_device() {
+    let disk = disk(8192);
+    ftruncate(&disk.file, 1000).unwrap();
+    let (mut first, mut second) = ([0; 700], [0; 700]);
+    let pieces = [&mut first, &mut second].map(|piece| GuestSlice::from_host(piece));
+    let error = disk.read_pieces(0, 1400, &mut pieces.into_iter()).unwrap_err();
+    assert_eq!(error.kind, HostErrorKind::Io);
+}
+
 #[test]
 fn a_file_that_has_shrunk_is_a_failed_device() {
     let disk = disk(4096);

@@ -155,7 +155,7 @@ impl Type1Session for Session {
     fn disk(&mut self, path: &str, read_only: bool) -> Result<Box<dyn BlockStore>, HostError> {
         let disk = FileBlock::open_as(OsStr::new(path), read_only)
             .map_err(|e| failed(e, "opening the disk"))?;
-        self.shared.state().rules.extend(disk.rules());
+        self.shared.state().rules.extend(disk.machine_rules());
         Ok(Box::new(disk))
     }
 
