@@ -45,6 +45,12 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command whose output the person sees, and returns its status.
+pub fn status(command: &mut Command) -> Result<i32> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| start_failed(command))?;
+    status.code().with_context(|| format!("`{}` ended with {status}", shown(command)))
+}
+
 /// Runs a command and returns its standard output; a failure is an error with its standard error.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| start_failed(command))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::qemu::initramfs::Files;
+use crate::qemu::initramfs::{Files, Programs};
 use crate::qemu::{Machine, count};
 use crate::{paths, process};
 

@@ -1,7 +1,13 @@
 //! What is the same wherever VMs' files are put together, in the VM manager and in `cargo xtask`:
-//! the firmware that a description needs and does not name, and what fits into a boot module.
+//! the archive, the firmware that a description needs and does not name, and what fits into a boot
+//! module.
 
+mod archive;
+#[cfg(feature = "descriptions")]
 pub mod firmware;
+#[cfg(feature = "descriptions")]
 mod room;
 
+pub use archive::Files;
+#[cfg(feature = "descriptions")]
 pub use room::Room;

@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use super::guests::Guests;
+use crate::qemu::initramfs::Programs;
 use crate::qemu::{Machine, count};
 use crate::{paths, process, vm};
 

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use super::suites::SYSTEM;
 use super::tally::Tally;
 use crate::qemu::Machine;
+use crate::qemu::initramfs::Programs;
 use crate::setup::programs;
 use crate::{linux, process, tender, test_kernel, vm};
 

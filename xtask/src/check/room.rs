@@ -1,6 +1,9 @@
 //! Room on the disk, looked at before the work: a compiler that finds none fails in the middle of
 //! it, with an error that sounds like the code's.
 
+use std::ffi::CString;
+use std::io::Error;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -25,9 +28,16 @@ pub fn check() -> Result<()> {
     enough(&target, free(&target)?, need)
 }
 
+#[allow(unsafe_code)]
 fn free(folder: &Path) -> Result<u64> {
-    let found = rustix::fs::statvfs(folder)
-        .with_context(|| format!("cannot ask for the room in {}", folder.display()))?;
+    let name = CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: all its fields are integers, of which zero is a value.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string that ends with 0, and a structure to fill.
+    if unsafe { libc::statvfs(name.as_ptr(), &raw mut found) } != 0 {
+        return Err(Error::last_os_error())
+            .with_context(|| format!("cannot ask for the room in {}", folder.display()));
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
