@@ -16,8 +16,10 @@ impl LocalApic {
         let [low, high, ..] = offset.to_le_bytes();
         let register = low >> 4 | high << 4;
         let shift = u32::from(low & 0xf) * 8;
-        let value = if shift < 32 { self.read(register, now) } else { Some(0) };
-        let value = value.unwrap_or_else(|| {
+        if shift >= 32 {
+            return 0;
+        }
+        let value = self.read(register, now).unwrap_or_else(|| {
             self.fail(error::ILLEGAL_REGISTER);
             0
         });

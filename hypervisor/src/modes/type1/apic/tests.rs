@@ -340,7 +340,7 @@ proptest! {
         let mut bench = bench(3);
         for (what, index, register, value) in steps {
             let apic = &mut bench.apics[index];
-            let offset = (u64::from(register) << 4 | value & 3) & 0xfff;
+            let offset = (u64::from(register) << 4 | value & 0xf) & 0xfff;
             let width = Width::ALL[usize::from(register) & 3];
             match what {
                 0 => { apic.read_page(offset, width, &NOW); }
