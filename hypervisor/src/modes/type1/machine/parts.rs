@@ -32,6 +32,7 @@ pub struct Parts {
     rtc: Arc<Mutex<Rtc>>,
     pm: Arc<Mutex<Pm>>,
     keyboard: Arc<Mutex<Keyboard>>,
+    port_92: Arc<Mutex<Port92>>,
     uart: Option<Arc<Mutex<Uart>>>,
     link: Arc<UartLink>,
     input: Arc<SerialInput>,
@@ -84,7 +85,8 @@ impl Parts {
         port(0x60, 1, shared(&keyboard))?;
         port(0x64, 1, DeviceRef::new(KeyboardCommand(keyboard.clone())))?;
         port(0x70, 2, shared(&rtc))?;
-        port(0x92, 1, DeviceRef::new(Port92::default()))?;
+        let port_92 = Arc::new(Mutex::new(Port92::default()));
+        port(0x92, 1, shared(&port_92))?;
         port(PM1_EVENT, 12, shared(&pm))?;
         if spec.debug {
             port(0x402, 1, DeviceRef::new(DebugPort(link.clone())))?;
@@ -100,7 +102,7 @@ impl Parts {
             uart = Some(line);
         }
         let pci = pci::attach(devices, spec.firmware)?;
-        Ok(Self { pit, rtc, pm, keyboard, uart, link, input, pci })
+        Ok(Self { pit, rtc, pm, keyboard, port_92, uart, link, input, pci })
     }
 
     /// Everything as after power-up. The lines have been lowered.
@@ -109,6 +111,7 @@ impl Parts {
         self.rtc.lock().reset();
         self.pm.lock().reset();
         *self.keyboard.lock() = Keyboard::default();
+        *self.port_92.lock() = Port92::default();
         self.uart.iter().for_each(|uart| uart.lock().reset());
         self.pci.reset()
     }

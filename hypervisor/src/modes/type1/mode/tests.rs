@@ -247,14 +247,14 @@ fn every_kind_of_reset_starts_anew() {
             cpu.spin();
             return;
         }
-        assert_eq!(cpu.read(SVR), 0xff);
+        assert_eq!((cpu.read(SVR), cpu.input(0x92)), (0xff, 2));
         cpu.write(SVR, 0x1ff);
         cpu.write(ICR, 0xc_4500);
         cpu.write(ICR, 0xc_4601);
         match count.fetch_add(1, Ordering::SeqCst) {
             0 => cpu.out(RESET_PORT, 6),
             1 => cpu.out(0x64, 0xfe),
-            2 => cpu.out(0x92, 1),
+            2 => cpu.out(0x92, 0xf1),
             3 => cpu.triple_fault(),
             _ => cpu.off(),
         }

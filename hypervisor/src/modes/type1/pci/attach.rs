@@ -6,6 +6,7 @@ use super::host_bridge::{ecam_range, host_bridge};
 use super::lpc::{self, lpc_bridge};
 use super::ports::{self, ConfigPorts};
 use crate::device::{BusError, DeviceRef, Devices, Effects};
+use crate::sync::Mutex;
 use alloc::sync::Arc;
 use core::ops::Range;
 
@@ -14,6 +15,7 @@ use core::ops::Range;
 pub struct Machine {
     /// Bus 0, with the two bridges.
     pub bus: Arc<PciBus>,
+    ports: Arc<Mutex<ConfigPorts>>,
 }
 
 impl Machine {
@@ -22,9 +24,10 @@ impl Machine {
         ecam_range(self.bus.function(0)?.lock().config())
     }
 
-    /// All functions as after power-on. Apply the effects.
+    /// Everything as after power-on. Apply the effects.
     pub fn reset(&self) -> Effects {
         let mut effects = Effects::new();
+        self.ports.lock().reset();
         self.bus.reset(&mut effects);
         effects
     }
@@ -41,8 +44,9 @@ pub fn attach(devices: &Devices, firmware: bool) -> Result<Machine, BusError> {
     let ecam = DeviceRef::new(Ecam(Arc::downgrade(&bus)));
     bus.insert(0, host_bridge(ecam, !firmware));
     bus.insert(lpc::SLOT, lpc_bridge());
-    devices.pio.insert(ports::PORTS, DeviceRef::new(ConfigPorts::new(bus.clone())))?;
-    let machine = Machine { bus };
+    let ports = Arc::new(Mutex::new(ConfigPorts::new(bus.clone())));
+    devices.pio.insert(ports::PORTS, DeviceRef::shared(ports.clone()))?;
+    let machine = Machine { bus, ports };
     // A reset shows what is to be shown.
     devices.apply(machine.reset());
     Ok(machine)

@@ -55,9 +55,10 @@ impl PciBus {
         }
     }
 
-    /// All functions as after power-on. The effects hide what is behind their BARs.
+    /// All functions as after power-on. The effects hide what is behind their BARs, and then show
+    /// what the host bridge shows: a guest may have left a BAR where that goes.
     pub fn reset(&self, effects: &mut Effects) {
-        for function in self.functions.read().values() {
+        for function in self.functions.read().values().rev() {
             function.lock().reset(effects);
         }
     }

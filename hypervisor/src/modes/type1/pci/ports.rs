@@ -36,6 +36,11 @@ impl ConfigPorts {
         Self { bus, address: 0, reset: 0 }
     }
 
+    /// As after power-on.
+    pub(super) fn reset(&mut self) {
+        (self.address, self.reset) = (0, 0);
+    }
+
     /// What the data port shows at an offset. An access that crosses its end shows nothing.
     fn place(&self, access: Access) -> Option<Place> {
         let within = access.offset.checked_sub(DATA)?;

@@ -216,6 +216,29 @@ fn ecam_is_where_firmware_puts_it() {
     assert_eq!((bench.machine.ecam(), bench.mmio(0xe000_0000, 4, None)), (None, 0xffff_ffff));
 }
 
+/// A guest moves ECAM away and a BAR to where it was, then resets the machine.
+#[test]
+fn after_a_reset_ecam_is_back_whatever_was_put_there() {
+    let bench = bench(false);
+    bench.out(bench.select(0, 0x60), 4, 0xb000_0001);
+    bench.set(0x10, 4, 0xe000_0000);
+    bench.set(4, 2, 2);
+    assert_eq!(bench.mmio(ECAM.start, 4, None), 0x100_0000);
+    bench.devices.apply(bench.machine.reset());
+    assert_eq!(bench.machine.ecam(), Some(ECAM));
+    assert_eq!(bench.mmio(ECAM.start, 4, None), 0x29c0_8086);
+}
+
+#[test]
+fn after_a_reset_no_register_is_selected() {
+    let bench = bench(true);
+    bench.select(NUMBER, 0x40);
+    bench.out(0xcf9, 1, 2);
+    bench.devices.apply(bench.machine.reset());
+    assert_eq!((bench.port(0xcf8, 4), bench.port(0xcf9, 1)), (0, 0));
+    assert_eq!(bench.port(0xcfc, 4), 0xffff_ffff);
+}
+
 #[test]
 fn without_firmware_every_bar_has_an_address() {
     let bench = bench(false);
