@@ -182,7 +182,13 @@ impl Inbox {
         self.whereabouts.store(OUTSIDE, Ordering::Release);
     }
 
-    /// Owner: forgets everything that has arrived, as INIT and reset do.
+    /// Forgets everything that has arrived, at a reset of the machine, for which its owner waits.
+    pub fn clear(&self) {
+        let _ = self.take();
+        self.clear_vectors();
+    }
+
+    /// Owner: forgets the vectors that have arrived, as INIT and reset do.
     pub fn clear_vectors(&self) {
         let _ = self.take_vectors();
     }

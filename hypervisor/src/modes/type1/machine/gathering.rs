@@ -15,7 +15,8 @@ struct State {
     busy: bool,
 }
 
-/// The meeting place. Under its lock only the request for the reset is withdrawn.
+/// The meeting place. Under its lock only the request for the reset is withdrawn, and what a vCPU
+/// was asked for before it is forgotten.
 #[derive(Debug, Default)]
 pub struct Gathering {
     state: Mutex<State>,
@@ -54,8 +55,10 @@ impl Gathering {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// A vCPU has come for the reset after generation `seen`; `arrived` remembers that it has.
-    pub fn arrive(&self, seen: u64, arrived: &mut bool) -> Turn {
+    /// A vCPU has come for the reset after generation `seen`; `arrived` remembers that it has. If
+    /// it is to wait, `forget` forgets what it was asked for: as the reset is still to come, all of
+    /// that was asked before.
+    pub fn arrive(&self, seen: u64, arrived: &mut bool, forget: impl FnOnce()) -> Turn {
         let mut state = self.state.lock();
         if self.generation() != seen {
             *arrived = false;
@@ -65,6 +68,7 @@ impl Gathering {
             state.arrived += 1;
         }
         if state.arrived < state.running || state.busy {
+            forget();
             return Turn::Wait;
         }
         state.busy = true;
@@ -91,15 +95,15 @@ mod tests {
         let gathering = Gathering::default();
         (0..3).for_each(|_| gathering.join());
         let mut arrived = [false; 3];
-        assert_eq!(gathering.arrive(0, &mut arrived[0]), Turn::Wait);
-        assert_eq!(gathering.arrive(0, &mut arrived[1]), Turn::Wait);
-        assert_eq!(gathering.arrive(0, &mut arrived[0]), Turn::Wait);
+        assert_eq!(gathering.arrive(0, &mut arrived[0], || ()), Turn::Wait);
+        assert_eq!(gathering.arrive(0, &mut arrived[1], || ()), Turn::Wait);
+        assert_eq!(gathering.arrive(0, &mut arrived[0], || ()), Turn::Wait);
         // The third one ends instead.
         gathering.part(0, arrived[2]);
-        assert_eq!(gathering.arrive(0, &mut arrived[0]), Turn::Reset);
-        assert_eq!(gathering.arrive(0, &mut arrived[1]), Turn::Wait);
+        assert_eq!(gathering.arrive(0, &mut arrived[0], || ()), Turn::Reset);
+        assert_eq!(gathering.arrive(0, &mut arrived[1], || ()), Turn::Wait);
         gathering.done(|| ());
-        assert_eq!(gathering.arrive(0, &mut arrived[1]), Turn::Go);
+        assert_eq!(gathering.arrive(0, &mut arrived[1], || ()), Turn::Go);
         assert!(!arrived[1]);
         assert_eq!(gathering.generation(), 1);
     }

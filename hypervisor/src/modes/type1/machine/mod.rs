@@ -200,6 +200,8 @@ impl<V: MachineVm> Machine<V> {
         self.board.apply(self.parts.reset());
         self.controllers.reset();
         *self.reference.lock() = None;
+        // What a processor was asked for before it is asked no more.
+        self.bus.inboxes().iter().for_each(|inbox| inbox.clear());
         if let Err(error) = self.load() {
             self.board.power.ask(Verdict::Fault(line(format_args!("reset: {error}"))));
         }

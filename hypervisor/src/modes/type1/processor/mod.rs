@@ -209,7 +209,11 @@ impl<V: MachineVm> Processor<V> {
     /// Everything that may have to be done before an entry.
     fn prepare(&mut self) -> Result<Next, BackendError> {
         self.sync();
-        self.take_requests()?;
+        // What is asked for after a reset is for the processor that has followed it.
+        let is_reset = || self.generation != self.machine.gathering.generation();
+        if !self.arrived && !is_reset() {
+            self.take_requests()?;
+        }
         // After the requests, whose taking may have taken the word of this; and in this order: a
         // reset counts itself before its request is withdrawn.
         let asked = self.machine.board.power.asked();

@@ -27,10 +27,13 @@ impl<V: MachineVm> Processor<V> {
     /// Comes to the reset, does it if it is the last to come, and follows it.
     fn take_part(&mut self) -> Result<(), BackendError> {
         let machine = self.machine.clone();
-        match machine.gathering.arrive(self.generation, &mut self.arrived) {
+        let inbox = &self.inbox;
+        let forget = || {
+            let _ = inbox.take();
+        };
+        match machine.gathering.arrive(self.generation, &mut self.arrived, forget) {
             Turn::Wait => {
                 // Whatever wakes it, it looks again; the reset's end is a request to all.
-                let _ = self.inbox.take();
                 if machine.gathering.generation() == self.generation && self.inbox.enter() {
                     self.inbox.thread().park(None);
                     self.inbox.leave();
@@ -59,10 +62,10 @@ impl<V: MachineVm> Processor<V> {
         self.follow()
     }
 
-    /// The machine has been reset: so is this processor.
+    /// The machine has been reset: so is this processor. What waits in its inbox has been asked for
+    /// since: the first processor may have sent its start-up already.
     fn follow(&mut self) -> Result<(), BackendError> {
         self.generation = self.machine.gathering.generation();
-        let _ = self.inbox.take();
         let first = if self.index == 0 { self.machine.start() } else { None };
         let state = first.unwrap_or(VcpuState::X86(after_reset(self.machine.signature)));
         self.vcpu.reset(&state)?;

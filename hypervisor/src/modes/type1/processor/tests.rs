@@ -16,8 +16,17 @@ use std::thread;
 const OFF: VcpuExit = VcpuExit::Exit { status: 0, cookie: None };
 
 fn run(vcpus: usize, program: impl Fn(u32, &mut Cpu) + Send + Sync + 'static) {
+    run_with(vcpus, |_| program);
+}
+
+/// The same for a program that knows the vCPUs' threads.
+fn run_with<P: Fn(u32, &mut Cpu) + Send + Sync + 'static>(
+    vcpus: usize,
+    program: impl FnOnce(Vec<Arc<Bell>>) -> P,
+) {
     let clock = clock();
     let bells: Vec<_> = (0..vcpus).map(|_| Bell::new(clock.clone())).collect();
+    let program = program(bells.clone());
     let cpuid = alloc::vec![CpuidEntry { leaf: 1, subleaf: None, registers: [0x663, 0, 0, 0] }];
     let program = Arc::new(program);
     let backend = Scripted { program, clock: clock.clone(), bells: bells.clone(), cpuid };
@@ -264,5 +273,44 @@ fn a_storm_of_interrupts_loses_none() {
             cpu.off();
         }
         cpu.spin();
+    });
+}
+
+/// A processor that waits for a reset comes back from that late: it is started all the same.
+#[test]
+fn a_start_up_right_after_a_reset_is_not_lost() {
+    const LOOKS: u32 = 100_000;
+    let (life, started) = (AtomicU32::new(0), AtomicU32::new(0));
+    run_with(2, |bells| {
+        move |index, cpu: &mut Cpu| {
+            if index == 1 {
+                if started.fetch_add(1, Ordering::SeqCst) == 0 {
+                    bells[1].hold(true);
+                    cpu.triple_fault();
+                }
+                cpu.spin();
+                return;
+            }
+            let lives = life.fetch_add(1, Ordering::SeqCst);
+            cpu.write(SVR, 0x1ff);
+            cpu.write(ICR, 0xc_4500);
+            cpu.write(ICR, 0xc_4608);
+            if lives == 0 {
+                // It does not go on, so it is the last to come to the reset, and does it.
+                while started.load(Ordering::SeqCst) == 0 || !bells[1].is_parked() {
+                    thread::yield_now();
+                }
+                cpu.read(SVR);
+                return;
+            }
+            bells[1].hold(false);
+            let mut looks = 0;
+            while started.load(Ordering::SeqCst) < 2 {
+                looks += 1;
+                assert!(looks < LOOKS, "the start-up is lost");
+                thread::yield_now();
+            }
+            cpu.off();
+        }
     });
 }
