@@ -69,6 +69,8 @@ impl Pm {
         self.status = Events::default();
         self.enable = Events::default();
         self.control = 0;
+        // What passed before is no event any more.
+        self.halves = self.timer() / HALF;
         self.slot.set(None);
     }
 

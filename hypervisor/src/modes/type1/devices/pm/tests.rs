@@ -104,6 +104,15 @@ fn the_timer_counts_and_tells_of_its_highest_bit() {
     assert_eq!(bench.pm.lock().slot.get(), Some(BEGIN + nanoseconds(2 * HALF, FREQUENCY)));
 }
 
+#[test]
+fn what_passed_before_a_reset_is_no_event_after_it() {
+    let bench = bench();
+    bench.clock.to(BEGIN + nanoseconds(HALF, FREQUENCY));
+    bench.pm.lock().reset();
+    assert_eq!(bench.read(0, Width::Word), 0);
+    assert_eq!(bench.read(8, Width::Long), HALF, "the timer runs on");
+}
+
 proptest! {
     #[test]
     fn any_use_has_an_answer(
