@@ -17,6 +17,7 @@ pub(crate) struct Board {
     frames: AtomicUsize,
     failing: AtomicBool,
     cpu: AtomicU32,
+    wishes: AtomicUsize,
     slots: [Slot; 2],
 }
 
@@ -35,6 +36,11 @@ impl Board {
     /// Frames in use.
     pub fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// How often an interrupt at some time was asked for.
+    pub fn wishes(&self) -> usize {
+        self.wishes.load(Ordering::Relaxed)
     }
 
     /// Goes on on this CPU.
@@ -158,7 +164,8 @@ unsafe impl Platform for Board {
         1_000_000_000
     }
 
-    fn arm_timer(&self, _at_ns: Option<u64>) -> bool {
+    fn arm_timer(&self, at_ns: Option<u64>) -> bool {
+        self.wishes.fetch_add(usize::from(at_ns.is_some()), Ordering::Relaxed);
         true
     }
 }

@@ -60,6 +60,20 @@ fn run(guest: &mut Guest) {
     assert_eq!(guest.run(VmEntry::Continue), Ok(VmExit::Interrupted));
 }
 
+/// The earliest deadline there is says "at once": it has passed in any case.
+#[test]
+fn every_deadline_ends_a_run_that_of_zero_too() {
+    for at in [0, 1, u64::MAX] {
+        let rig = Rig::new(ALL);
+        let mut guest = rig.guest(None).unwrap();
+        guest.set_deadline(Some(at));
+        for runs in 1..3 {
+            run(&mut guest);
+            assert_eq!(rig.board.wishes(), runs, "{at}");
+        }
+    }
+}
+
 /// The ratio that was written last, at each entry.
 fn ratios_at_entry() -> Rc<RefCell<Vec<u64>>> {
     let seen = Rc::new(RefCell::new(Vec::new()));

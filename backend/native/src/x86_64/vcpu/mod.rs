@@ -257,7 +257,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 unsafe { (*cpu).armed = 0 };
             }
         }
-        self.deadline = at;
+        // A CPU's 0 says that nobody wishes anything.
+        self.deadline = at.map(|at| at.max(1));
     }
 
     /// The guest's cycle counter.
