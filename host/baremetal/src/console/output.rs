@@ -94,19 +94,28 @@ impl Outputs {
     }
 }
 
+/// Whether a character does more than to show itself: the two sets of control characters (ECMA-48
+/// §5.2 and §5.3; U+009B begins what ESC [ begins), and what turns the direction of text.
+fn drives_terminal(character: char) -> bool {
+    let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() && character != '\t' || turns
+}
+
 impl Source {
     /// Shows the line. What could drive the terminal is shown as a dot: a guest's output is not
     /// to be trusted with the screen of others.
     fn show(&mut self, out: &mut dyn FnMut(&[u8])) {
-        for byte in &mut self.line {
-            if matches!(byte, 0..=8 | 0xb..=0x1f | 0x7f) {
-                *byte = b'.';
-            }
-        }
         out(b"[");
         out(self.name.as_bytes());
         out(b"] ");
-        out(&self.line);
+        for chunk in self.line.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                let character = if drives_terminal(character) { '.' } else { character };
+                out(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            // In terminals without UTF-8 some of these are control characters.
+            chunk.invalid().iter().for_each(|_| out(b"."));
+        }
         out(b"\n");
         self.line.clear();
     }
@@ -169,6 +178,16 @@ mod tests {
         let mut s = Screen::new();
         s.write(1, b"\x1b[2J\x07\tx\n");
         assert_eq!(s.shown(), "[one] .[2J.\tx\n");
+        // The same in one character, of UTF-8 and of Latin-1; and text from right to left.
+        s.write(1, b"\xc2\x9b2J\x9b2J \xe2\x80\xaeabc\n");
+        assert_eq!(s.shown(), "[one] .2J.2J .abc\n");
+    }
+
+    #[test]
+    fn text_is_shown_as_it_is() {
+        let mut s = Screen::new();
+        s.write(1, "À … 日本\n".as_bytes());
+        assert_eq!(s.shown(), "[one] À … 日本\n");
     }
 
     #[test]
