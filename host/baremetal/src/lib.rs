@@ -24,4 +24,5 @@ pub mod rtc;
 pub mod sched;
 pub mod staging;
 pub mod symbols;
+pub mod turns;
 pub mod windows;

@@ -13,6 +13,9 @@ pub trait Staged {
     /// Bytes of the buffer; whole sectors.
     const SIZE: usize;
 
+    /// Nothing that is still wanted is in the buffer, and more is to come: others may use the disk.
+    fn pause(&self) {}
+
     /// Copies into the buffer, from its byte `at` on.
     fn fill(&self, at: usize, from: GuestSlice<'_>);
 
@@ -50,6 +53,9 @@ pub fn read<D: Staged>(disk: &D, at: u64, len: u64, to: Pieces<'_, '_>) -> Resul
                 have = usize::try_from(left).unwrap_or(usize::MAX).min(D::SIZE);
                 if have == 0 {
                     return Err(ODD);
+                }
+                if used > 0 {
+                    disk.pause();
                 }
                 disk.read(sector, have)?;
                 (sector, left, used) = (sector + have as u64 / SECTOR, left - have as u64, 0);
@@ -90,6 +96,9 @@ pub fn write<D: Staged>(
                 disk.write(sector, filled)?;
                 sector += filled as u64 / SECTOR;
                 (left, filled) = (left - filled as u64, 0);
+                if left > 0 {
+                    disk.pause();
+                }
             }
         }
     }
@@ -108,7 +117,7 @@ const ODD: HostError = HostError::new(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::cell::RefCell;
+    use core::cell::{Cell, RefCell};
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
@@ -117,6 +126,7 @@ mod tests {
         bytes: RefCell<Vec<u8>>,
         buffer: RefCell<Vec<u8>>,
         requests: RefCell<Vec<(u64, usize)>>,
+        pauses: Cell<usize>,
     }
 
     const SECTORS: usize = 16;
@@ -125,7 +135,8 @@ mod tests {
         fn new() -> Self {
             let bytes = (0..SECTORS * 512).map(|i| u8::try_from(i / 3 % 251).unwrap()).collect();
             let buffer = vec![0; Self::SIZE].into();
-            Self { bytes: RefCell::new(bytes), buffer, requests: RefCell::default() }
+            let (requests, pauses) = Default::default();
+            Self { bytes: RefCell::new(bytes), buffer, requests, pauses }
         }
 
         fn place(&self, sector: u64, count: usize) -> core::ops::Range<usize> {
@@ -139,6 +150,11 @@ mod tests {
     impl Staged for Disk {
         const SIZE: usize = 2048;
 
+        /// Others use the buffer meanwhile.
+        fn pause(&self) {
+            self.buffer.borrow_mut().fill(0xee);
+            self.pauses.set(self.pauses.get() + 1);
+        }
         fn fill(&self, at: usize, from: GuestSlice<'_>) {
             let mut buffer = self.buffer.borrow_mut();
             assert_eq!(from.copy_to(&mut buffer[at..]), from.len());
@@ -184,7 +200,9 @@ mod tests {
             let mut slices = pieces.iter_mut().map(|piece| GuestSlice::from_host(piece));
             prop_assert_eq!(read(&disk, at as u64, len as u64, &mut slices), Ok(()));
             prop_assert_eq!(pieces.concat(), expected);
-            prop_assert_eq!(disk.requests.take().len(), len.div_ceil(Disk::SIZE));
+            let requests = len.div_ceil(Disk::SIZE);
+            prop_assert_eq!(disk.requests.take().len(), requests);
+            prop_assert_eq!(disk.pauses.take(), requests.saturating_sub(1));
 
             let new: Vec<u8> = (0..len).map(|i| u8::try_from(i % 253).unwrap()).collect();
             let mut whole = disk.bytes.borrow().clone();
@@ -192,7 +210,8 @@ mod tests {
             let mut pieces = cut(new, &cuts);
             let mut slices = pieces.iter_mut().map(|piece| GuestSlice::from_host(piece));
             prop_assert_eq!(write(&disk, at as u64, len as u64, &mut slices), Ok(()));
-            prop_assert_eq!(disk.requests.take().len(), len.div_ceil(Disk::SIZE));
+            prop_assert_eq!(disk.requests.take().len(), requests);
+            prop_assert_eq!(disk.pauses.take(), requests.saturating_sub(1));
             prop_assert_eq!(disk.bytes.take(), whole);
         }
     }

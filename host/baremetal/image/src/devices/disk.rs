@@ -1,20 +1,21 @@
 //! A virtio disk of the machine, shared out in parts.
 //!
 //! One request is under way at a time; the thread that made it waits parked, and others for their
-//! turn. Data goes through a buffer of the disk's own: the device sees no guest memory.
+//! turn, which comes after at most one bufferful of each that was there before. Data goes through a
+//! buffer of the disk's own: the device sees no guest memory.
 
 use super::Waiting;
 use super::dma::Dma;
 use super::transport::Transport;
 use crate::{memory, thread, time};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use host_baremetal::disk::{self, DiskError, Part, SECTOR};
 use host_baremetal::sched::ThreadId;
 use host_baremetal::staging::{self, Pieces, Staged};
+use host_baremetal::turns::Turns;
 use hypervisor::host::{BlockStore, HostError, HostErrorKind};
 use hypervisor::memory::GuestSlice;
 use hypervisor::sync::Mutex;
@@ -38,16 +39,11 @@ struct Device {
     lost: bool,
 }
 
-#[derive(Default)]
-struct Turn {
-    busy: bool,
-    waiting: VecDeque<ThreadId>,
-}
-
 /// A disk.
 pub struct Disk {
     device: Mutex<Device>,
-    turn: Mutex<Turn>,
+    /// Threads take turns; what is no thread uses no disk.
+    turns: Mutex<Turns<Option<ThreadId>>>,
     capacity: u64,
     interrupts: bool,
     /// What guests have of it.
@@ -73,8 +69,8 @@ impl Disk {
         let buffer = unsafe { core::slice::from_raw_parts_mut(memory::window(frame), BUFFER) };
         let (request, response) = Default::default();
         let device = Device { driver, request, response, buffer, lost: false };
-        let (device, turn) = (Mutex::new(device), Mutex::default());
-        Ok(Self { device, turn, capacity, interrupts, shares: Mutex::default() })
+        let (device, turns) = (Mutex::new(device), Mutex::default());
+        Ok(Self { device, turns, capacity, interrupts, shares: Mutex::default() })
     }
 
     /// Bytes.
@@ -101,14 +97,25 @@ impl Disk {
 
     /// Waits for this thread's turn; it ends with the guard.
     fn turn(&self) -> MyTurn<'_> {
+        self.begin_turn();
+        MyTurn(self)
+    }
+
+    fn begin_turn(&self) {
+        let me = thread::current();
         loop {
-            let mut turn = self.turn.lock();
-            if !core::mem::replace(&mut turn.busy, true) {
-                return MyTurn(self);
+            let mine = self.turns.lock().ask(me);
+            if mine {
+                return;
             }
-            turn.waiting.extend(thread::current());
-            drop(turn);
             thread::park(Some(time::now() + LOOK));
+        }
+    }
+
+    fn end_turn(&self) {
+        let next = self.turns.lock().end();
+        if let Some(next) = next.flatten() {
+            thread::unpark(next);
         }
     }
 
@@ -181,6 +188,14 @@ struct MyTurn<'a>(&'a Disk);
 impl Staged for MyTurn<'_> {
     const SIZE: usize = BUFFER;
 
+    fn pause(&self) {
+        let wanted = self.0.turns.lock().is_wanted();
+        if wanted {
+            self.0.end_turn();
+            self.0.begin_turn();
+        }
+    }
+
     fn fill(&self, at: usize, from: GuestSlice<'_>) {
         from.copy_to(&mut self.0.device.lock().buffer[at..]);
     }
@@ -200,13 +215,7 @@ impl Staged for MyTurn<'_> {
 
 impl Drop for MyTurn<'_> {
     fn drop(&mut self) {
-        let mut turn = self.0.turn.lock();
-        turn.busy = false;
-        let next = turn.waiting.pop_front();
-        drop(turn);
-        if let Some(next) = next {
-            thread::unpark(next);
-        }
+        self.0.end_turn();
     }
 }
 
