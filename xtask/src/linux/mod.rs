@@ -16,6 +16,8 @@ use crate::setup::{kernel, programs};
 
 /// Modules for its disks and networks; what the kernel has built in is left out.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
+/// Modules for a file system on a disk, loaded where the command line has a `root=`.
+const ROOT_MODULES: [&str; 2] = ["crc32c_generic", "ext4"];
 
 /// Names of the kernel and the initial RAM disk.
 pub const FILES: [&str; 2] = ["vmlinuz", "initramfs.cpio"];
@@ -40,16 +42,29 @@ pub fn build() -> Result<()> {
     let mut files = Files::default();
     files.add_file("/bin/busybox", &programs::busybox()?)?;
     files.add_link("/bin/sh", "busybox");
+    let load = add_modules(&mut files, kernel.modules(&MODULES)?);
+    let load_root = add_modules(&mut files, kernel.modules(&ROOT_MODULES)?);
+    files.add_bytes("/bin/load", 0o755, include_str!("load.sh").into());
+    files.add_bytes("/init", 0o755, init(&load, &load_root).into());
+    fs::write(folder.join(FILES[1]), files.archive()?)?;
+    Ok(())
+}
+
+/// The first process, which loads modules by these commands.
+fn init(load: &str, load_root: &str) -> String {
+    let script = include_str!("init.sh").replace("@LOAD@", load);
+    script.replace("@LOAD_ROOT@", load_root)
+}
+
+/// Adds modules, and gives the commands that load them.
+fn add_modules(files: &mut Files, modules: Vec<(String, Vec<u8>)>) -> String {
     let mut load = String::new();
-    for (name, contents) in kernel.modules(&MODULES)? {
+    for (name, contents) in modules {
         let path = format!("/lib/modules/{name}");
         load.push_str(&format!("insmod {path}\n"));
         files.add_bytes(&path, 0o644, contents);
     }
-    files.add_bytes("/bin/load", 0o755, include_str!("load.sh").into());
-    files.add_bytes("/init", 0o755, include_str!("init.sh").replace("@LOAD@", &load).into());
-    fs::write(folder.join(FILES[1]), files.archive()?)?;
-    Ok(())
+    load
 }
 
 /// Whether this machine's processor can virtualize.
