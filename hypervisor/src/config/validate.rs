@@ -2,10 +2,11 @@
 
 use super::{
     Bytes, CPU_NUMBERS, ConfigError, HvtConfig, HvtResource, MEMORY_SIZES, ModeSpecificConfig,
-    NAME_LENGTHS, PAGE_SIZE, Problem, ResourceKind, Type1Config, VCPU_COUNTS, VirtioConfig,
-    VmConfig,
+    NAME_LENGTHS, PAGE_SIZE, Problem, ResourceKind, Type1Config, Type1Disk, VCPU_COUNTS,
+    VirtioConfig, VmConfig,
 };
 use crate::mode::ModeKind;
+use crate::modes::hvt::layout::{Layout, MAX_MEMORY};
 use alloc::format;
 use alloc::string::{String, ToString};
 
@@ -39,7 +40,7 @@ impl VmConfig {
         name(&self.name)?;
         vcpus(self.vcpus, Some(mode))?;
         cpus(&self.cpus, self.vcpus)?;
-        memory(self.memory)?;
+        memory(self.memory, Some(mode))?;
         if let Some(table) = self.mode_config.mode().filter(|table| *table != mode) {
             return Err(Problem::WrongMode { table, mode });
         }
@@ -96,13 +97,27 @@ impl Type1Config {
         }
         self.tsc_khz.map_or(Ok(()), tsc_khz)?;
         count("disks and nets", self.disks.len() + self.nets.len(), Self::MAX_DEVICES)?;
-        self.disks.iter().try_for_each(|disk| filled("path", &disk.path))?;
+        for (i, disk) in self.disks.iter().enumerate() {
+            filled("path", &disk.path)?;
+            own(disk, &self.disks[..i])?;
+        }
         for net in &self.nets {
             unicast(net.mac.as_ref())?;
             net.interface.as_ref().map_or(Ok(()), |name| filled("interface", name))?;
         }
         Ok(())
     }
+}
+
+/// A guest that writes one disk as two destroys what is on it.
+fn own(disk: &Type1Disk, before: &[Type1Disk]) -> Result<(), Problem> {
+    let shared = |other: &Type1Disk| other.path == disk.path;
+    let written = |other: &Type1Disk| !(other.read_only && disk.read_only);
+    if !before.iter().any(|other| shared(other) && written(other)) {
+        return Ok(());
+    }
+    let rule = "two disks have it: give each its own, or write read_only = true for both".into();
+    Err(Problem::Value { key: "path".into(), found: disk.path.clone(), rule })
 }
 
 fn tsc_khz(khz: u32) -> Result<(), Problem> {
@@ -160,9 +175,13 @@ pub(super) fn cpus(cpus: &[u32], vcpus: u32) -> Result<(), Problem> {
     Ok(())
 }
 
-pub(super) fn memory(bytes: u64) -> Result<(), Problem> {
+pub(super) fn memory(bytes: u64, mode: Option<ModeKind>) -> Result<(), Problem> {
     let key = String::from("memory");
     let found = Bytes(bytes).to_string();
+    if mode == Some(ModeKind::Hvt) && Layout::new(bytes, false).is_err() {
+        let range = format!("{} to {}: a unikernel", Bytes(PAGE_SIZE), Bytes(MAX_MEMORY));
+        return Err(Problem::Range { key, found, range });
+    }
     if !MEMORY_SIZES.contains(&bytes) {
         let (least, most) = (Bytes(*MEMORY_SIZES.start()), Bytes(*MEMORY_SIZES.end()));
         return Err(Problem::Range { key, found, range: format!("{least} to {most}") });
@@ -291,6 +310,31 @@ mod tests {
         assert_eq!(config.validate(ModeKind::Type1), Ok(()));
         config.vcpus = 0;
         assert!(refused(&config, ModeKind::Type1).contains("1 to 255"));
+    }
+
+    #[test]
+    fn a_unikernel_has_at_most_four_gibibytes() {
+        let mut config = hvt();
+        config.memory = 4 << 30;
+        assert_eq!(config.validate(ModeKind::Hvt), Ok(()));
+        config.memory = 1 << 40;
+        assert!(refused(&config, ModeKind::Hvt).contains("`memory` of 1T is out of range"));
+        config.mode_config = ModeSpecificConfig::None;
+        assert_eq!(config.validate(ModeKind::Type1), Ok(()));
+    }
+
+    #[test]
+    fn two_disks_share_a_file_only_to_read_it() {
+        let with = |read_only| {
+            let disk = Type1Disk { path: "d".into(), read_only: true };
+            let disks = vec![disk.clone(), Type1Disk { read_only, ..disk }];
+            let type1 = Type1Config { disks, ..Type1Config::default() };
+            let mode_config = ModeSpecificConfig::Type1(type1);
+            VmConfig { mode_config, ..VmConfig::new("m") }
+        };
+        assert_eq!(with(true).validate(ModeKind::Type1), Ok(()));
+        let error = refused(&with(false), ModeKind::Type1);
+        assert!(error.starts_with("bad value \"d\" for `path`: two disks have it"), "{error}");
     }
 
     #[test]

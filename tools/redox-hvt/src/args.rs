@@ -3,6 +3,7 @@
 //! Options come first, then the unikernel, then its arguments, which are not looked at. `--` ends
 //! the options. Parsing touches nothing: it turns words into [`Options`].
 
+use hypervisor::config::nearest;
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
@@ -92,6 +93,42 @@ fn misuse<T>(text: impl Into<String>) -> Result<T, Refused> {
     Err(Refused { text: text.into(), usage: true })
 }
 
+fn malformed<T>(option: &str, value: &[u8], instead: &str) -> Result<T, Refused> {
+    refuse(format!("Malformed argument to {option}: `{}': {instead}", shown(value)))
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Options as far as `=` or `:`.
+const NAMES: [&str; 14] = [
+    "--mem",
+    "--backend",
+    "--dumpcore",
+    "--stats",
+    "--net",
+    "--net-mac",
+    "--block",
+    "--block-sector-size",
+    "--gdb",
+    "--gdb-port",
+    "--no-net-ring",
+    "--net-ring",
+    "--help",
+    "--version",
+];
+
+/// The option that a word may be a slip of, or was not given what it needs.
+fn meant(word: &[u8]) -> String {
+    let word = shown(word);
+    let name = word.split(['=', ':']).next().unwrap_or_default();
+    match nearest(name, NAMES) {
+        Some(near) if near != name => format!(": did you mean {near}?"),
+        _ => String::new(),
+    }
+}
+
 /// Parses everything after the program's name.
 ///
 /// # Errors
@@ -125,9 +162,9 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
             _ if !word.starts_with(b"-") => break Some(word),
             _ => {
                 if let Some(value) = word.strip_prefix(b"--gdb-port=") {
-                    gdb_port = number(value)
-                        .ok_or(())
-                        .or_else(|()| refuse("Malformed argument to --gdb-port"))?;
+                    gdb_port = number(value).ok_or(()).or_else(|()| {
+                        malformed("--gdb-port", value, "write 0 to 65535; 0 is any that is free")
+                    })?;
                 } else {
                     valued(word, &mut options)?;
                 }
@@ -143,7 +180,7 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
 
 /// `--KEY=VALUE` and `--KEY:NAME=VALUE`.
 fn valued(word: &[u8], options: &mut Options) -> Result<(), Refused> {
-    let invalid = || misuse(format!("Invalid option: `{}'", String::from_utf8_lossy(word)));
+    let invalid = || misuse(format!("Invalid option: `{}'{}", shown(word), meant(word)));
     let Some(equals) = word.iter().position(|&b| b == b'=') else { return invalid() };
     let (key, value) = (&word[..equals], &word[equals + 1..]);
     let text = || String::from_utf8_lossy(value).into_owned();
@@ -188,7 +225,11 @@ fn memory(value: &[u8]) -> Result<u64, Refused> {
     };
     match number::<u64>(digits).filter(|&n| n > 0 && n <= u64::MAX >> shift) {
         Some(n) => Ok(n << shift),
-        None => refuse("Malformed argument to --mem"),
+        None => malformed(
+            "--mem",
+            value,
+            "write a number of MiB, or one with K, M or G, up to 4G, such as --mem=64",
+        ),
     }
 }
 
@@ -221,7 +262,11 @@ fn mac(value: &[u8]) -> Option<[u8; 6]> {
 fn sector(value: &[u8]) -> Result<u16, Refused> {
     match number::<u16>(value).filter(|&n| n >= 512 && n.is_power_of_two()) {
         Some(bytes) => Ok(bytes),
-        None => misuse("Block size must be a multiple of 2 greater than or equal 512"),
+        None => misuse(format!(
+            "Block size must be a multiple of 2 greater than or equal 512 (not {}): write a power \
+             of two from 512 to 32768",
+            shown(value)
+        )),
     }
 }
 
@@ -263,6 +308,15 @@ mod tests {
                 DeviceOption::NetMac("n".into(), [2, 0, 0xab, 0, 0, 1]),
             ]
         );
+    }
+
+    #[test]
+    fn a_slip_is_told_what_it_may_mean() {
+        let text = |line: &str| parsed(line).unwrap_err().text;
+        assert_eq!(text("--memm=3 k"), "Invalid option: `--memm=3': did you mean --mem?");
+        assert_eq!(text("--blok:s=x k"), "Invalid option: `--blok:s=x': did you mean --block?");
+        assert_eq!(text("--net:n= k"), "Invalid option: `--net:n='");
+        assert_eq!(text("-x k"), "Invalid option: `-x'");
     }
 
     #[test]

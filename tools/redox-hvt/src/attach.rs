@@ -116,7 +116,12 @@ fn undeclared(name: &str, kind: DeviceKind, manifest: &Manifest) -> String {
 fn check_complete(manifest: &Manifest) -> Result<(), String> {
     let mut missing = false;
     for device in manifest.unattached() {
-        tell::warn(device);
+        let name = &device.0.name;
+        let option = match device.0.kind {
+            DeviceKind::Net => format!("--net:{name}=IFACE or --net:{name}=user"),
+            _ => format!("--block:{name}=PATH"),
+        };
+        tell::warn(format_args!("{device} Give {option}"));
         missing = true;
     }
     if missing {

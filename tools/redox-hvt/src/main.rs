@@ -46,8 +46,11 @@ fn entry(words: &[&CStr]) -> i32 {
         }
         Err(refused) => {
             tell::warn(&refused.text);
-            if refused.usage {
-                tell::raw(&usage::help());
+            // Upstream's whole usage would push the message off the screen.
+            match refused.usage {
+                true if tell::is_upstream() => tell::raw(&usage::help()),
+                true => tell::warn(usage::hint()),
+                false => {}
             }
             FAILURE
         }

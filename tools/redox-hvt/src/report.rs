@@ -42,6 +42,13 @@ impl StatsFile {
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
         let file = open(path, flags, mode)
             .map_err(|e| format!("Could not open the file for --stats: {}: {e}", path.display()))?;
+        // What cannot be cut to nothing cannot have its contents replaced.
+        if ftruncate(&file, 0).is_err() {
+            return Err(format!(
+                "--stats: {} is no file: use --stats=- for standard output",
+                path.display()
+            ));
+        }
         Ok(Self { file: Some(file) })
     }
 

@@ -26,7 +26,24 @@ pub fn is_upstream() -> bool {
 
 /// Writes one line, in one system call.
 pub fn warn(text: impl std::fmt::Display) {
-    raw(&format!("{}: {text}\n", program()));
+    raw(&format!("{}: {}\n", program(), without_numbers(text.to_string())));
+}
+
+/// Errors of the system in their words alone, as err(3) has them: without Rust's " (os error 2)".
+fn without_numbers(mut text: String) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut from = 0;
+    while let Some(at) = text[from..].find(BEGIN).map(|at| from + at) {
+        let number = &text[at + BEGIN.len()..];
+        match number.find(')') {
+            Some(end) if end > 0 && number[..end].bytes().all(|b| b.is_ascii_digit()) => {
+                text.replace_range(at..at + BEGIN.len() + end + 1, "");
+                from = at;
+            }
+            _ => from = at + BEGIN.len(),
+        }
+    }
+    text
 }
 
 /// Writes text to standard error as it is. There is nobody to tell where that fails.
@@ -34,5 +51,18 @@ pub fn raw(text: &str) {
     let mut rest = text.as_bytes();
     while let Ok(count @ 1..) = rustix::io::write(rustix::stdio::stderr(), rest) {
         rest = &rest[count..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_numbers;
+
+    #[test]
+    fn the_systems_words_have_no_numbers() {
+        let plain = |text: &str| without_numbers(text.to_owned());
+        assert_eq!(plain("a: gone (os error 2); b: full (os error 28)"), "a: gone; b: full");
+        assert_eq!(plain("x (os error ) (os error z"), "x (os error ) (os error z");
+        assert_eq!(plain("nothing"), "nothing");
     }
 }

@@ -14,7 +14,7 @@ Runs a Solo5 unikernel (hvt ABI version {} or {}).
 KERNEL is the filename of the unikernel to run.
 ARGS are optional arguments passed to the unikernel.
 Core options:
-  [ --mem=512 ] (guest memory in MB; or with a unit: 64M, 2G)
+  [ --mem=512 ] (guest memory in MB; or with a unit: 64M, 2G; at most 4G)
     --backend=auto|kvm|sandbox|qemu (how its vCPU runs; auto: KVM where it runs
         at hardware speed, else a sandboxed process that needs no KVM and no
         root; qemu: our bare-metal image in an emulated processor, by redox-vm)
@@ -31,10 +31,13 @@ Compiled-in module options:
   [ --no-net-ring ] (do not offer network ring I/O; --net-ring offers it always)
     --block:NAME=PATH (attach block device/file at PATH as block storage NAME)
   [ --block-sector-size:NAME=SECTORSIZE ] (set sector size for block device
-        NAME; must be a power of two greater than or equal 512)
+        NAME; must be a power of two from 512 to 32768; 512 if not set)
     --dumpcore=DIR (enable guest core dump on abort/trap)
     --gdb (wait for a gdb debug session before the guest's first instruction)
-  [ --gdb-port=1234 ] (port to use, on 127.0.0.1)
+  [ --gdb-port=1234 ] (port to use, on 127.0.0.1; 0: any that is free)
+Example:
+    redox-hvt --mem=64M --block:storage=disk.img --net:service0=user,tcp=8080:80 \\
+        app.hvt --hello=world
 Exit status: the guest's; 255 after its abort; 1 if it was ended from outside or
 could not be run.
 ",
@@ -42,6 +45,11 @@ could not be run.
         ABI_VERSIONS.start(),
         ABI_VERSIONS.end(),
     )
+}
+
+/// Where the options are told, for one who has got them wrong.
+pub fn hint() -> String {
+    format!("`{} --help' lists the options", tell::program())
 }
 
 /// What `--version` says; other programs read its second line.

@@ -55,7 +55,7 @@ impl Archive {
             .map_err(|e| format!("{}: {e}", config.display()))
     }
 
-    /// Adds a description whose paths are relative to `folder`.
+    /// Adds a description, by its name, whose paths are relative to `folder`.
     ///
     /// # Errors
     /// In words for a person.
@@ -74,7 +74,8 @@ impl Archive {
                 }
             }
         }
-        let file = format!("{}.toml", name.replace('/', "_"));
+        // The image knows a description by its name without what it ends in.
+        let file = format!("{}.toml", name.replace('/', "_").replace(".toml", "_toml"));
         match self.descriptions.insert(file, root.to_string()) {
             None => Ok(()),
             Some(_) => Err(format!("there are two VMs of the name {name}: rename one")),

@@ -4,10 +4,12 @@ use crate::files;
 use host_linux::blob::FileBlob;
 use host_linux::clock::HostClock;
 use hypervisor::config::VmConfig;
-use hypervisor::config::file::ConfigFile;
+use hypervisor::config::file::{ConfigFile, MAX_LENGTH};
 use hypervisor::host::Blob;
 use hypervisor::mode::{Hypervisor, ModeKind, Resolved};
 use hypervisor::vm::Limits;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use vm_bundle::firmware;
@@ -29,7 +31,7 @@ impl Description {
     /// In words for a person.
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let mut text = std::fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
+        let mut text = text(path).map_err(|e| format!("{shown}: {e}"))?;
         let file = ConfigFile::parse(&text).map_err(|e| format!("{shown}: {e}"))?;
         let mut vm = file.vm.ok_or_else(|| {
             format!("{shown}: there is no VM in it: write [vm], and name = \"my-vm\" under it")
@@ -52,6 +54,24 @@ impl Description {
     /// The mode.
     pub fn mode(&self) -> ModeKind {
         self.resolved.mode
+    }
+}
+
+/// What is in the file, or the beginning of what is too long for a description.
+fn text(path: &Path) -> Result<String, String> {
+    let most = u64::try_from(MAX_LENGTH).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        // Cut off inside of a character: the parser has words for what is too long.
+        Err(error) if error.utf8_error().error_len().is_none() => {
+            Ok(String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }
+        Err(_) => Err("it is no text in UTF-8, as a VM's description in TOML is: write one that \
+                       names this file, image = \"FILE\" under [vm]"
+            .to_owned()),
     }
 }
 
@@ -86,6 +106,10 @@ mod tests {
         let wrong = |text| read(text).err().unwrap();
         assert!(wrong("[vm]\nname = \"x\"\nmemroy = 1\n").contains("did you mean `memory`?"));
         assert!(wrong("").contains("there is no VM in it"));
+        let path = folder.path().join("kernel");
+        std::fs::write(&path, vec![0xff; 3 << 20]).unwrap();
+        let error = Description::read(&path).err().unwrap();
+        assert!(error.contains("kernel: it is no text in UTF-8"), "{error}");
         assert!(wrong("[vm]\nname = \"x\"\nimage = \"y\"\n").contains("cannot open the image"));
         let good = read("[vm]\nname = \"x\"\n[vm.type1]\nkernel = \"k\"\n").unwrap();
         assert_eq!(good.mode(), ModeKind::Type1);

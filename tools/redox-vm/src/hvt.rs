@@ -19,9 +19,7 @@ use std::collections::BTreeSet;
 pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, String> {
     pin::check(vm).map_err(|e| format!("{}: {e}", vm.name))?;
     let hvt = vm.hvt();
-    let kernel = vm.boot_image().ok_or(
-        "it names no unikernel: write unikernel = \"FILE.hvt\" under [vm.hvt], or image under [vm]",
-    )?;
+    let kernel = unikernel(vm)?;
     if let ManifestSource::Path(path) = &hvt.manifest {
         return Err(format!(
             "{path}: a manifest in a file of its own cannot be used on Linux yet: build it into \
@@ -55,6 +53,40 @@ pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, Strin
         pin::pin(cpu).map_err(|e| format!("cannot run on CPU {cpu} only: {e}"))?;
     }
     run::run(&tender, start_ns)
+}
+
+/// The unikernel's file.
+///
+/// # Errors
+/// If none is named.
+pub fn unikernel(vm: &VmConfig) -> Result<&str, String> {
+    vm.boot_image().ok_or_else(|| {
+        "it names no unikernel: write unikernel = \"FILE.hvt\" under [vm.hvt], or image under [vm]"
+            .to_owned()
+    })
+}
+
+/// Checks that the manifest's devices and the description's resources are the same.
+///
+/// # Errors
+/// In words for a person.
+pub fn check(vm: &VmConfig) -> Result<(), String> {
+    let manifest = manifest(unikernel(vm)?)?;
+    let given: BTreeSet<String> = devices(&vm.hvt(), &manifest)?
+        .into_iter()
+        .map(|option| match option {
+            DeviceOption::Net(name, _) | DeviceOption::Block(name, _) => name,
+            DeviceOption::NetMac(name, _) | DeviceOption::BlockSectorSize(name, _) => name,
+        })
+        .collect();
+    let declared = |name: &String| manifest.devices().any(|(_, device)| *device.name == **name);
+    if let Some(name) = given.iter().find(|name| !declared(name)) {
+        return Err(format!("the unikernel declares no device `{name}'"));
+    }
+    match manifest.unattached().find(|device| !given.contains(&*device.0.name)) {
+        Some(device) => Err(format!("{device} Write a [[vm.hvt.resources]] for it")),
+        None => Ok(()),
+    }
 }
 
 fn manifest(kernel: &str) -> Result<Manifest, String> {

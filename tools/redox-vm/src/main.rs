@@ -8,6 +8,7 @@ mod check;
 mod description;
 mod files;
 mod hvt;
+mod obstacles;
 mod qemu;
 mod run;
 mod signals;
@@ -29,8 +30,8 @@ struct Arguments {
 
 const ABOUT: &str = "Runs VMs of every mode on Linux.
 
-A VM is described by a file in TOML (docs/config.md). Paths in it are relative to that file's
-folder. Which mode a VM gets is said by the description or found by its image; `redox-vm check`
+A VM is described by a file in TOML (docs/config.md; docs/redox-vm.md has a first one). Paths in
+it are relative to that file's folder. Which mode a VM gets is said by the description or found by its image; `redox-vm check`
 says which and why.";
 
 #[derive(Subcommand)]
@@ -53,19 +54,22 @@ enum Command {
     },
     /// Say which mode a VM gets, why, and whether anything stands in its way
     ///
-    /// Nothing is run. The status is 0 if the description is good and every file is there.
+    /// Nothing is run. The status is 0 if nothing is found that would: the description is good,
+    /// files and networks are there, images are what they should be.
+    #[command(after_help = "Example: redox-vm check examples/linux.toml")]
     Check {
         /// The VM's description
         config: PathBuf,
     },
     /// Put descriptions and the files they name into one archive: the bare-metal image's boot module
     ///
-    /// The archive (cpio, \"newc\") has NAME.toml for each VM, in which paths lead to the copies
+    /// The archive (cpio, "newc") has NAME.toml for each VM, in which paths lead to the copies
     /// under images/. Disks and network interfaces are those of the machine that boots it, so
-    /// their names stay as they are.
+    /// their names stay as they are, and the files are not taken along.
+    #[command(after_help = "Example: redox-vm bundle web.toml db.toml -o vms.cpio")]
     Bundle {
         /// The VMs' descriptions
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "CONFIG")]
         configs: Vec<PathBuf>,
         /// The archive
         #[arg(short, long, value_name = "FILE")]

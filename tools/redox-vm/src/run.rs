@@ -37,7 +37,9 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
         tell::warn(description.resolved);
     }
     match (description.mode(), options.backend) {
-        (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet".to_owned()),
+        (ModeKind::VirtIO, _) => Err("mode virtio has no backend yet: a VM of mode type1 \
+                                     has virtio disks and networks"
+            .to_owned()),
         (_, Backend::Qemu) => qemu::run(&description, options),
         (ModeKind::Hvt, _) => hvt::run(&description.vm, options, start_ns),
         (ModeKind::Type1, Backend::Sandbox) => {
@@ -57,7 +59,8 @@ fn type1(description: &Description, options: &Options, start_ns: u64) -> Result<
                 if options.verbose {
                     tell::warn(format_args!("not on KVM: {why}"));
                 }
-                return qemu::run(description, options).map_err(|e| format!("{why}; {e}"));
+                qemu::is_there().map_err(|e| format!("{e}; not on KVM either: {why}"))?;
+                return qemu::run(description, options);
             }
         },
     };

@@ -26,7 +26,7 @@ pub fn run(words: &[OsString]) -> Result<i32, String> {
     refuse(&options)?;
     let text = describe(&options)?;
     let vm = VmConfig::from_toml(&text).map_err(|e| e.to_string())?;
-    qemu::run_text(&vm, &text, Path::new(""), options.verbose)
+    qemu::run_text(&vm, NAME, &text, Path::new(""), options.verbose)
 }
 
 /// What only a tender on this machine can do.

@@ -176,12 +176,13 @@ impl<'a, 's> Reader<'a, 's> {
     pub(super) fn size(&self, key: &str) -> Result<Option<(u64, At)>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let at = value.span().start;
+        let (least, most) = (MEMORY_SIZES.start(), MEMORY_SIZES.end());
         let size = match value.get_ref() {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
                 .map_err(|_| Problem::Range {
                     key: key.into(),
                     found: number.to_string(),
-                    range: format!("0 to {}", Bytes(*MEMORY_SIZES.end())),
+                    range: format!("{} to {}", Bytes(*least), Bytes(*most)),
                 }),
             DeValue::String(text) => parse_size(text).map_err(|why| Problem::Size {
                 key: key.into(),

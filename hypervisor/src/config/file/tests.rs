@@ -301,7 +301,18 @@ fn every_mistake_has_its_own_words() {
             "\"32T\"",
             "`memory` of 32T is out of range at line 4, column 10: allowed is 4K to 16T",
         ),
-        (HVT, "\"64M\"", "-1", "`memory` of -1 is out of range"),
+        (
+            HVT,
+            "\"64M\"",
+            "-1",
+            "`memory` of -1 is out of range at line 4, column 10: allowed is 4K",
+        ),
+        (
+            HVT,
+            "\"64M\"",
+            "\"1T\"",
+            "`memory` of 1T is out of range at line 4, column 10: allowed is 4K to 4G",
+        ),
         (
             HVT,
             "\"64M\"",

@@ -19,8 +19,9 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Result<Option<VmConfig>, ConfigErro
     validate::name(name).map_err(|problem| vm.error(at, problem))?;
     let mut config = VmConfig::new(name);
     config.mode = mode(&vm, "mode")?;
-    if let Some((memory, at)) = vm.size("memory")? {
-        validate::memory(memory).map_err(|problem| vm.error(at, problem))?;
+    let memory = vm.size("memory")?;
+    if let Some((memory, at)) = memory {
+        validate::memory(memory, None).map_err(|problem| vm.error(at, problem))?;
         config.memory = memory;
     }
     if let Some((image, at)) = vm.string("image")? {
@@ -28,6 +29,10 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Result<Option<VmConfig>, ConfigErro
         config.image = Some(image.into());
     }
     config.mode_config = mode_config(&vm, config.mode)?;
+    if let Some((memory, at)) = memory {
+        let checked = validate::memory(memory, config.explicit_mode());
+        checked.map_err(|problem| vm.error(at, problem))?;
+    }
     if let Some(vcpus) = vm.integer("vcpus", VCPU_COUNTS)? {
         let checked = validate::vcpus(vcpus, config.explicit_mode());
         checked.map_err(|problem| vm.error(vm.at_key("vcpus"), problem))?;

@@ -121,13 +121,18 @@ fn other_end(interface: &str) -> Result<String, String> {
     for option in options {
         let forward = option.split_once('=').filter(|(key, _)| matches!(*key, "tcp" | "udp"));
         let ports = forward.and_then(|(key, ports)| Some((key, ports.split_once(':')?)));
-        let Some((key, (host, guest))) = ports else {
+        let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+        let parts = ports.map(|(key, (host, guest))| {
+            let (address, port) = host.split_once('/').unwrap_or(("", host));
+            (key, address, port, guest)
+        });
+        let parts = parts.filter(|(_, _, port, guest)| is_port(port) && is_port(guest));
+        let Some((key, address, port, guest)) = parts else {
             return Err(format!(
                 "`{option}': with --backend=qemu a user-mode network has only tcp=HOST:GUEST and \
-                 udp=HOST:GUEST"
+                 udp=HOST:GUEST, with ports from 1 to 65535"
             ));
         };
-        let (address, port) = host.split_once('/').unwrap_or(("", host));
         end.push_str(&format!(",hostfwd={key}:{address}:{port}-:{guest}"));
     }
     Ok(end)
@@ -186,5 +191,8 @@ mod tests {
         assert_eq!(other_end("@7").as_deref(), Ok("tap,fd=7"));
         assert!(other_end("@x").is_err());
         assert!(other_end("user,nohost").unwrap_err().contains("nohost"));
+        for wrong in ["user,tcp=80", "user,tcp=99999:80", "user,tcp=80:0", "user,tcp=a:b"] {
+            assert!(other_end(wrong).unwrap_err().contains("ports from 1 to 65535"), "{wrong}");
+        }
     }
 }

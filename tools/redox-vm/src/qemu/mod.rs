@@ -13,6 +13,7 @@ mod programs;
 
 use crate::bundle::Archive;
 use crate::description::Description;
+use crate::obstacles;
 use crate::run::Options;
 use child::Ended;
 use cpus::Cpus;
@@ -36,20 +37,43 @@ const BAD: i32 = 35;
 /// # Errors
 /// In words for a person.
 pub fn run(description: &Description, options: &Options) -> Result<i32, String> {
+    if options.stats.is_some() {
+        return Err("--stats cannot be used with --backend=qemu, which this VM gets here".into());
+    }
+    let file = options.config.file_stem().unwrap_or_default().to_string_lossy();
     let folder = options.config.parent().unwrap_or(Path::new(""));
-    run_text(&description.vm, &description.text, folder, options.verbose)
+    run_text(&description.vm, &file, &description.text, folder, options.verbose)
 }
 
-/// The same for a description that need not be in a file; its paths are relative to `folder`.
+/// Checks that what this backend needs is there.
+///
+/// # Errors
+/// If not: in words for a person.
+pub fn is_there() -> Result<(), String> {
+    programs::qemu().and_then(|_| programs::image()).map(drop)
+}
+
+/// The same for a description that need not be in a file; its paths are relative to `folder`, and
+/// messages call it `file`.
 ///
 /// # Errors
 /// In words for a person.
-pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Result<i32, String> {
+pub fn run_text(
+    vm: &VmConfig,
+    file: &str,
+    text: &str,
+    folder: &Path,
+    verbose: bool,
+) -> Result<i32, String> {
+    let mut found = obstacles::files(vm).into_iter().chain(obstacles::networks(vm));
+    if let Some(first) = found.next() {
+        return Err(first);
+    }
     let mut devices = Devices::default();
     let cpus = Cpus::of(vm)?;
     let text = cpus.renumber(devices.take(text, folder)?)?;
     let mut archive = Archive::default();
-    archive.add_text(&vm.name, &text, folder)?;
+    archive.add_text(file, &text, folder)?;
     let bytes = archive.bytes().map_err(|e| format!("cannot make the boot module: {e}"))?;
     let module = Handed::new("module", &bytes)?;
     let status = Handed::new("status", &[])?;
@@ -73,14 +97,15 @@ pub fn run_text(vm: &VmConfig, text: &str, folder: &Path, verbose: bool) -> Resu
     }
 }
 
-/// The image's command line: this VM alone, with the whole terminal, and its end is the end. A
-/// unikernel reads nothing, so it needs no console that reads.
+/// The image's command line: this VM has the whole terminal, and its end is the end. It is called
+/// by its number, as its name may have blanks. A unikernel reads nothing, so it needs no console
+/// that reads.
 fn words(vm: &VmConfig, cpus: &Cpus, verbose: bool) -> String {
     let level = if verbose { "info" } else { "warn" };
     let reads = matches!(vm.mode_config, ModeSpecificConfig::Type1(_));
     let console = if reads { "on" } else { "off" };
-    let (name, cpus) = (&vm.name, cpus.word());
-    format!("start={name} attach={name} exit console={console} log={level}{cpus}")
+    let cpus = cpus.word();
+    format!("attach=1 exit console={console} log={level}{cpus}")
 }
 
 fn hardware(command: &mut Command, memory: u64, cpus: usize) {

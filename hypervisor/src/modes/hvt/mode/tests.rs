@@ -399,7 +399,7 @@ fn every_refusal_leaves_nothing() {
     assert!(refused(config("nowhere", vec![])).starts_with("image nowhere: there is no such"));
     assert!(refused(config("junk", vec![])).starts_with("junk: "));
     assert!(refused(VmConfig { vcpus: 2, ..full() }).contains("one vCPU"));
-    assert!(refused(VmConfig { memory: 8 << 30, ..full() }).contains("exceeds"));
+    assert!(refused(VmConfig { memory: 8 << 30, ..full() }).contains("4K to 4G"));
     let none = VmConfig { mode: Some(ModeKind::Hvt), ..VmConfig::new("none") };
     assert!(refused(none).starts_with("no unikernel is named"));
 }

@@ -20,7 +20,7 @@ pub enum ReadError {
     },
     /// The file ends before something that it says it has.
     #[error(
-        "{what}, {size} bytes at offset {offset}, goes beyond the end of the file ({file} bytes); the file is cut off or no such file"
+        "{what}, {size} bytes at offset {offset}, goes beyond the end of the file ({file} bytes); the file is cut off, or something else"
     )]
     Truncated {
         /// What is cut off.

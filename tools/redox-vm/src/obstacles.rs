@@ -1,0 +1,193 @@
+//! What stands in a VM's way on this machine, found without making it.
+//!
+//! [`files`] and [`networks`] are looked at before QEMU is started, which says less and makes a TAP
+//! that is not there; [`all`] is what `redox-vm check` tells.
+
+use crate::description::Description;
+use crate::files::{self, Role};
+use crate::hvt;
+use host_linux::blob::FileBlob;
+use hypervisor::config::{ResourceKind, VmConfig};
+use hypervisor::detect::{ImageKind, detect};
+use hypervisor::mode::ModeKind;
+use hypervisor::modes::hvt::arch::GuestArch;
+use hypervisor::modes::hvt::image::Image;
+use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Bytes of a disk's sector.
+const SECTOR: u64 = 512;
+/// Longest name of a network interface (netdevice(7): `IFNAMSIZ` less its end).
+const LONGEST_NAME: usize = 15;
+
+/// Everything that is found, each in words for a person.
+pub fn all(description: &Description) -> Vec<String> {
+    let vm = &description.vm;
+    let mut found = files(vm);
+    found.extend(networks(vm));
+    found.extend(host_linux::pin::check(vm).err().map(|error| error.to_string()));
+    // What is not there has been told.
+    if found.is_empty() {
+        found.extend(image(description).err());
+    }
+    found
+}
+
+/// Files that are not there, or are not what they have to be.
+pub fn files(vm: &VmConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    files::each(&mut vm.clone(), |role, path| found.extend(file(role, path).err()));
+    found
+}
+
+fn file(role: Role, path: &str) -> Result<(), String> {
+    let told = |what: &str| Err(format!("{path}: {what}"));
+    let of = fs::metadata(path).map_err(|error| format!("{path}: {error}"))?;
+    if of.is_dir() != (role == Role::Folder) {
+        return told(if of.is_dir() {
+            "it is a folder, and not a file"
+        } else {
+            "it is no folder"
+        });
+    }
+    if role == Role::Folder {
+        return Ok(());
+    }
+    if !of.is_file() && !of.file_type().is_block_device() {
+        return told("it is neither a file nor a block device");
+    }
+    File::open(path).map_err(|error| format!("{path}: {error}"))?;
+    match (role, of.is_file(), of.len()) {
+        (Role::Image, true, 0) => told("it is empty"),
+        (Role::Disk, true, size @ 0..SECTOR) => {
+            told(&format!("it has {size} bytes, and a disk at least one sector of {SECTOR}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// TAP interfaces that are not there.
+pub fn networks(vm: &VmConfig) -> Vec<String> {
+    let (hvt, type1) = (vm.hvt(), vm.type1());
+    let unikernels = hvt.resources.iter().filter_map(|resource| match &resource.kind {
+        ResourceKind::Net { interface, .. } => Some(interface),
+        ResourceKind::Block { .. } => None,
+    });
+    let machines = type1.nets.iter().filter_map(|net| net.interface.as_ref());
+    unikernels.chain(machines).filter_map(|interface| network(interface).err()).collect()
+}
+
+fn network(interface: &str) -> Result<(), String> {
+    if interface.starts_with('@') || interface == "user" || interface.starts_with("user,") {
+        return Ok(());
+    }
+    if interface.len() > LONGEST_NAME || interface.contains('/') {
+        return Err(format!(
+            "network {interface}: it is no interface's name, which has at most {LONGEST_NAME} bytes \
+             and no `/'; or write interface = \"user\""
+        ));
+    }
+    if Path::new("/sys/class/net").join(interface).exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "network {interface}: no such interface; make it with `ip tuntap add {interface} mode tap`, \
+         or write interface = \"user\""
+    ))
+}
+
+/// Whether what is booted is what this mode boots.
+fn image(description: &Description) -> Result<(), String> {
+    let vm = &description.vm;
+    match description.mode() {
+        ModeKind::VirtIO => Err("mode virtio has no backend yet: a VM of mode type1 has virtio \
+                                 disks and networks"
+            .to_owned()),
+        ModeKind::Hvt => {
+            let kernel = hvt::unikernel(vm)?;
+            let blob = open(kernel)?;
+            Image::read(&blob, GuestArch::X86_64).map_err(|e| format!("{kernel}: {e}"))?;
+            hvt::check(vm)
+        }
+        ModeKind::Type1 => {
+            let type1 = vm.type1();
+            if type1.nested {
+                return Err("nested = true: a guest cannot itself be a hypervisor for now".into());
+            }
+            type1.kernel.as_deref().map_or(Ok(()), kernel)
+        }
+    }
+}
+
+/// A kernel of a Type 1 machine.
+fn kernel(path: &str) -> Result<(), String> {
+    let kind = detect(&open(path)?).ok();
+    match kind {
+        Some(ImageKind::BzImage | ImageKind::Pvh | ImageKind::Multiboot) => Ok(()),
+        _ => {
+            let is = kind.map(|kind| format!("it is {kind}, and ")).unwrap_or_default();
+            Err(format!(
+                "{path}: {is}no kernel that can be started: give a bzImage, an ELF file with a PVH \
+                 note, or a multiboot kernel (docs/boot.md)"
+            ))
+        }
+    }
+}
+
+fn open(path: &str) -> Result<FileBlob, String> {
+    FileBlob::open(path.as_ref()).map_err(|error| format!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, files: &[(&str, &[u8])]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, contents) in files {
+            fs::write(folder.path().join(name), contents).unwrap();
+        }
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let path = folder.path().join("vm.toml");
+        fs::write(&path, format!("[vm]\nname = \"x\"\n{text}")).unwrap();
+        all(&Description::read(&path).unwrap()).join("; ")
+    }
+
+    #[test]
+    fn files_have_to_be_what_they_are_for() {
+        let disk = |path: &str| {
+            let text = format!("[vm.type1]\nkernel = \"k\"\n[[vm.type1.disks]]\npath = \"{path}\"");
+            found(&text, &[("k", b"kernel"), ("short", &[0; 511]), ("good", &[0; 512])])
+        };
+        assert!(disk("short").contains("short: it has 511 bytes, and a disk at least one sector"));
+        assert!(disk("folder").contains("folder: it is a folder, and not a file"));
+        assert!(disk("none").contains("none: No such file or directory"));
+        assert!(disk("/dev/null").contains("/dev/null: it is neither a file nor a block device"));
+        assert!(disk("good").contains("k: no kernel that can be started: give a bzImage"));
+        assert!(found("[vm.type1]\nkernel = \"k\"", &[("k", b"")]).contains("k: it is empty"));
+    }
+
+    #[test]
+    fn a_unikernel_is_one_and_is_named() {
+        assert!(found("", &[]).contains("it names no unikernel: write unikernel = "));
+        let text = found("[vm.hvt]\nunikernel = \"u\"", &[("u", b"no ELF file")]);
+        assert!(text.contains("u: invalid or unsupported executable"), "{text}");
+    }
+
+    #[test]
+    fn networks_have_to_be_there() {
+        let net = |interface: &str| {
+            let rows = format!("[[vm.type1.nets]]\ninterface = \"{interface}\"");
+            let text = format!("[vm.type1]\nfirmware = \"f\"\n{rows}");
+            found(&text, &[("f", b"firmware")])
+        };
+        assert!(
+            net("no-such-tap").contains("network no-such-tap: no such interface; make it with")
+        );
+        assert!(net("a-name-of-16-byt").contains("no interface's name"));
+        for good in ["lo", "@7", "user", "user,tcp=8080:80"] {
+            assert_eq!(net(good), "");
+        }
+    }
+}
