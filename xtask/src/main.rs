@@ -31,9 +31,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build and run an example unikernel; needs nothing but the compiler
+    /// Build and run an example: a unikernel, which needs nothing but the compiler, or `linux`
     ///
-    /// No root, no KVM, nothing installed, no download but crates.
+    /// No root, no KVM, nothing installed. A unikernel takes no download but crates; `linux` takes
+    /// Debian packages, into a cache outside of the tree.
     #[command(after_help = RUN_EXAMPLES)]
     Run(run::Options),
     /// Check everything: form, lints, bare-metal builds, all tests; fetches what they need
@@ -57,7 +58,7 @@ enum Task {
     )]
     Vm(vm::Options),
     /// Build the bare-metal image; boot it in QEMU with --run
-    #[command(after_help = "Example: cargo xtask image --run -- selftest")]
+    #[command(after_help = IMAGE_EXAMPLES)]
     Image(image::Options),
     /// Make a disc that boots the bare-metal image, by a BIOS and by UEFI
     #[command(
@@ -65,15 +66,21 @@ enum Task {
     )]
     Iso(image::iso::Options),
     /// Put descriptions of VMs, and what they name, into a boot module for the bare-metal image
+    ///
+    /// SeaBIOS is added where a description boots a disk and names no firmware. A boot module is
+    /// smaller than 4 GiB.
     #[command(after_help = "Example: cargo xtask bundle -o vms.cpio web.toml web.hvt disk.img")]
     Bundle(image::bundle::Options),
     /// Build the guest kernel of the Type 1 tests, which misbehaves on request; prints where it is
     TestKernel,
     /// Measure, beside the peers that are on PATH
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: cargo xtask bench hvt --runs=50 --pings=0")]
     Bench(bench::Options),
     /// Build a unikernel of your own, or make a new one
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cargo xtask unikernel new my-app\n  cargo xtask unikernel build my-app"
+    )]
     Unikernel(unikernel::Options),
 }
 
@@ -81,7 +88,12 @@ const RUN_EXAMPLES: &str = "Examples:
   cargo xtask run hello -- a command line
   cargo xtask run hello --mem=16 -v
   cargo xtask run block --block:storage=disk.img
-  cargo xtask run linux    (fetches a kernel and busybox)";
+  cargo xtask run linux    (fetches a kernel and busybox, and QEMU where it is needed)
+  cargo xtask run linux -v --backend=qemu";
+
+const IMAGE_EXAMPLES: &str = "Examples:
+  cargo xtask image --run -- selftest
+  cargo xtask image --run --bundle hello.toml --bundle hello.hvt -- exit";
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {

@@ -32,6 +32,7 @@ pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, Strin
         Backend::Sandbox => BackendChoice::Sandbox,
         Backend::Qemu => return Err("internal: QEMU does not come here".to_owned()),
     };
+    check(vm)?;
     let manifest = manifest(kernel)?;
     let tender = args::Options {
         memory: vm.memory,

@@ -28,7 +28,7 @@ pub struct Options {
     /// Files and folders to make the boot module of, in place of --module
     #[arg(long, value_name = "PATH", conflicts_with = "module")]
     bundle: Vec<PathBuf>,
-    /// The image's command line
+    /// The image's command line, such as `log=debug`: see docs/baremetal.md
     #[arg(last = true, value_name = "WORD")]
     words: Vec<String>,
 }

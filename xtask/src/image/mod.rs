@@ -42,16 +42,19 @@ pub struct Options {
     /// Files and folders to make the boot module of, in place of --module
     #[arg(long, value_name = "PATH", conflicts_with = "module")]
     bundle: Vec<PathBuf>,
-    /// RAM in MiB
-    #[arg(long, default_value_t = 1024)]
+    /// RAM in MiB, 64 or more: for the image, the boot module and all guests
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(value_parser = clap::value_parser!(u32).range(64..))]
     memory: u32,
-    /// CPUs
-    #[arg(long, default_value_t = 2)]
+    /// CPUs, 1 to 255
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
     /// More arguments for QEMU, such as `-d int`
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
     qemu: Option<String>,
-    /// The image's command line; with several CPUs guest-cpus=1- is added if it says none
+    /// The image's command line, such as `exit`, `attach=NAME`, `log=debug`: see docs/baremetal.md;
+    /// with several CPUs guest-cpus=1- is added if it says none
     #[arg(last = true, value_name = "WORD")]
     words: Vec<String>,
 }
