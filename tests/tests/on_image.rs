@@ -88,6 +88,19 @@ fn a_unikernels_words_and_status_come_back() {
     run.assert_ends(1, "Invalid guest port access: port=0x509");
 }
 
+/// The image's command line is made of words.
+#[test]
+fn a_name_may_have_blanks() {
+    let scratch = Scratch::new();
+    let hello = system_tests::unikernel("hello");
+    let text = format!("[vm]\nname = \"my vm\"\nmemory = \"64M\"\nimage = {hello:?}\n");
+    let file = scratch.file("a name.toml", text.as_bytes());
+    let manager = system_tests::environment::manager().unwrap();
+    let run = Tender::bare().program(&manager).options(["run", "--backend=qemu"]).option(file);
+    let run = run.spawn().finish_within(LIMIT);
+    assert!(run.status == Some(0) && run.stdout.contains("Hello"), "{run:#?}");
+}
+
 #[test]
 fn a_signal_ends_the_machine() {
     let scratch = Scratch::new();

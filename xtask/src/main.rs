@@ -31,7 +31,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build and run an example: a unikernel, which needs nothing but the compiler, or `linux`
+    /// Build and run an example unikernel, which needs nothing but the compiler; `linux`; any VM
     ///
     /// No root, no KVM, nothing installed. A unikernel takes no download but crates; `linux` takes
     /// Debian packages, into a cache outside of the tree.
@@ -89,7 +89,8 @@ const RUN_EXAMPLES: &str = "Examples:
   cargo xtask run hello --mem=16 -v
   cargo xtask run block --block:storage=disk.img
   cargo xtask run linux    (fetches a kernel and busybox, and QEMU where it is needed)
-  cargo xtask run linux -v --backend=qemu";
+  cargo xtask run linux -v --backend=qemu
+  cargo xtask run vm.toml  (a description: docs/config.md)";
 
 const IMAGE_EXAMPLES: &str = "Examples:
   cargo xtask image --run -- selftest

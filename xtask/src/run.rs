@@ -1,23 +1,29 @@
-//! `cargo xtask run EXAMPLE`: builds one of the example unikernels and the tender, and runs it; or
-//! the example of a whole machine, `linux`.
+//! `cargo xtask run EXAMPLE`: builds one of the example unikernels and the tender, and runs it; the
+//! example of a whole machine, `linux`; or any description, a file that ends in `.toml`.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use hypervisor::config::VmConfig;
+use hypervisor::mode::ModeKind;
 
 use crate::{image, linux, tender, unikernel};
 
 /// The example that is a whole machine.
 const LINUX: &str = "linux";
+/// The VM manager's option that needs our image and QEMU.
+const QEMU: &str = "--backend=qemu";
 
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The example: a folder in unikernel/examples, or `linux`
+    /// A folder in unikernel/examples, `linux`, or the file NAME.toml of a VM's description
     example: String,
-    /// Options for redox-hvt, such as --mem=64 or --block:storage=disk.img; for redox-vm with
-    /// `linux`
+    /// Options for redox-hvt, such as --mem=64 or --block:storage=disk.img; for redox-vm, such as
+    /// -v or --backend=qemu, with `linux` or a description
     #[arg(allow_hyphen_values = true, value_name = "TENDER_OPTION")]
     options: Vec<String>,
     /// The unikernel's own command line
@@ -28,7 +34,12 @@ pub struct Options {
 /// Becomes the tender; returns only an error.
 pub fn run(options: &Options) -> Result<i32> {
     if options.example == LINUX {
-        return run_linux(options);
+        linux::build()?;
+        return run_described(&linux::description(), true, options);
+    }
+    let description = Path::new(&options.example);
+    if description.extension().is_some_and(|extension| extension == "toml") {
+        return run_described(description, is_machine(description), options);
     }
     let image = unikernel::build_example(&options.example)?;
     let mut command = Command::new(tender::build()?);
@@ -36,14 +47,23 @@ pub fn run(options: &Options) -> Result<i32> {
     Err(command.exec()).context("cannot start the tender")
 }
 
-/// Becomes the VM manager. A processor without virtualization gets what emulates one.
-fn run_linux(options: &Options) -> Result<i32> {
-    linux::build()?;
+/// Whether a description is of more than a unikernel, as far as it says so. What is wrong with it
+/// the VM manager tells.
+fn is_machine(description: &Path) -> bool {
+    let text = fs::read_to_string(description).unwrap_or_default();
+    let mode = VmConfig::from_toml(&text).ok().and_then(|vm| vm.explicit_mode());
+    mode == Some(ModeKind::Type1)
+}
+
+/// Becomes the VM manager. A machine on a processor without virtualization gets what emulates one,
+/// and so does whoever asks for it.
+fn run_described(description: &Path, machine: bool, options: &Options) -> Result<i32> {
     let mut command = Command::new(tender::build_manager()?);
-    if !linux::has_hardware() {
+    let asked = options.options.iter().any(|option| option == QEMU);
+    if asked || machine && !linux::has_hardware() {
         command.env("REDOX_HYPERVISOR_IMAGE", image::build()?);
         command.env("PATH", linux::path_with_qemu()?);
     }
-    command.arg("run").arg(linux::description()).args(&options.options);
+    command.arg("run").arg(description).args(&options.options);
     Err(command.exec()).context("cannot start redox-vm")
 }

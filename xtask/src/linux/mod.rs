@@ -103,8 +103,18 @@ fn wrapper(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::wrapper;
+    use super::{init, wrapper};
     use std::process::Command;
+
+    #[test]
+    fn the_first_process_loads_what_a_root_needs_only_where_there_is_one() {
+        let script = init("insmod disk\n", "insmod ext4\n");
+        let place = |text: &str| script.find(text).unwrap();
+        assert!(place("insmod disk") < place("if [ \"$root\" ]"));
+        assert!(place("if [ \"$root\" ]") < place("insmod ext4"));
+        assert!(place("insmod ext4") < place("mount -t ext4"));
+        assert!(!script.contains('@'), "{script}");
+    }
 
     #[test]
     fn a_wrapper_keeps_words_and_variables() {
