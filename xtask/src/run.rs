@@ -1,14 +1,11 @@
 //! `cargo xtask run EXAMPLE`: builds one of the example unikernels and the tender, and runs it; the
 //! example of a whole machine, `linux`; or any description, a file that ends in `.toml`.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use hypervisor::config::VmConfig;
-use hypervisor::mode::ModeKind;
 
 use crate::{image, linux, tender, unikernel};
 
@@ -35,11 +32,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<i32> {
     if options.example == LINUX {
         linux::build()?;
-        return run_described(&linux::description(), true, options);
+        return run_described(&linux::description(), options);
     }
     let description = Path::new(&options.example);
     if description.extension().is_some_and(|extension| extension == "toml") {
-        return run_described(description, is_machine(description), options);
+        return run_described(description, options);
     }
     let image = unikernel::build_example(&options.example)?;
     let mut command = Command::new(tender::build()?);
@@ -47,23 +44,24 @@ pub fn run(options: &Options) -> Result<i32> {
     Err(command.exec()).context("cannot start the tender")
 }
 
-/// Whether a description is of more than a unikernel, as far as it says so. What is wrong with it
-/// the VM manager tells.
-fn is_machine(description: &Path) -> bool {
-    let text = fs::read_to_string(description).unwrap_or_default();
-    let mode = VmConfig::from_toml(&text).ok().and_then(|vm| vm.explicit_mode());
-    mode == Some(ModeKind::Type1)
-}
-
 /// Becomes the VM manager. A machine on a processor without virtualization gets what emulates one,
 /// and so does whoever asks for it.
-fn run_described(description: &Path, machine: bool, options: &Options) -> Result<i32> {
-    let mut command = Command::new(tender::build_manager()?);
+fn run_described(description: &Path, options: &Options) -> Result<i32> {
+    let manager = tender::build_manager()?;
     let asked = options.options.iter().any(|option| option == QEMU);
-    if asked || machine && !linux::has_hardware() {
+    let mut command = Command::new(&manager);
+    if asked || !linux::has_hardware() && is_machine(&manager, description) {
         command.env("REDOX_HYPERVISOR_IMAGE", image::build()?);
         command.env("PATH", linux::path_with_qemu()?);
     }
     command.arg("run").arg(description).args(&options.options);
     Err(command.exec()).context("cannot start redox-vm")
+}
+
+/// Whether a description is of more than a unikernel. What is wrong with it is told when it is run.
+fn is_machine(manager: &Path, description: &Path) -> bool {
+    let mut check = Command::new(manager);
+    check.arg("check").arg(description).stderr(Stdio::null());
+    let told = check.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&told).lines().next().is_some_and(|line| line.contains(": mode type1:"))
 }
