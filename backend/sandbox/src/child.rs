@@ -105,6 +105,7 @@ fn steps(prepared: Prepared) -> Failure {
         signal::install().map_err(|e| ("signal handlers", e))?;
         // Each of these is one more wall where there is one already: the filter alone must hold.
         let _ = privileges::no_core_dumps();
+        let _ = privileges::no_stack_growth();
         let _ = privileges::no_capabilities();
         let _ = privileges::landlock(None);
         filter.apply().map_err(|e| ("system call filter", e))

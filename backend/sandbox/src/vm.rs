@@ -13,8 +13,8 @@ use crate::{Child, SandboxConfig};
 use core::ops::Range;
 use hypervisor::memory::{Gpa, GuestMemory, HostBlock, Perms};
 use hypervisor::vcpu::{BackendError, BackendVm, ExitHandler, VcpuState};
-use rustix::fd::OwnedFd;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::sync::Arc;
 
@@ -61,12 +61,15 @@ impl SandboxVm {
         let len = bytes.checked_sub(LOWEST).and_then(|len| usize::try_from(len).ok());
         let len =
             len.ok_or_else(|| BackendError::new("guest memory is too small for a sandbox"))?;
-        let exec = MemfdFlags::CLOEXEC | MemfdFlags::EXEC;
+        let kind = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // MFD_EXEC is younger (Linux 6.3) than memfd; without it memfds are executable anyway.
-        let file = memfd_create("guest-memory", exec)
-            .or_else(|_| memfd_create("guest-memory", MemfdFlags::CLOEXEC))
+        let file = memfd_create("guest-memory", kind | MemfdFlags::EXEC)
+            .or_else(|_| memfd_create("guest-memory", kind))
             .map_err(|e| failed("memfd_create", e))?;
         ftruncate(&file, len as u64).map_err(|e| failed("ftruncate", e))?;
+        // The guest's process may write to the file, which must not give it more memory than this.
+        let size = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, size).map_err(|e| failed("seal its size", e))?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -77,6 +80,11 @@ impl SandboxVm {
         // SAFETY: mapped until `_mapping` is dropped, after `memory`.
         memory.add(unsafe { HostBlock::new(Gpa(LOWEST), len as u64, at) })?;
         Ok(Self { memory, _mapping: Mapping { at, len }, file, config, epoch })
+    }
+
+    /// The descriptor of the guest's memory, which the guest's process has too.
+    pub fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }
 

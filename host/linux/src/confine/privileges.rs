@@ -1,4 +1,4 @@
-//! Capabilities, core dumps, landlock, descriptors.
+//! Capabilities, core dumps, the stack, landlock, descriptors.
 
 #![allow(unsafe_code)]
 
@@ -17,6 +17,14 @@ impl From<Result<(), Errno>> for Outcome {
 /// Leaves no core dump behind: it would have the guest's memory in it.
 pub fn no_core_dumps() -> Outcome {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).into()
+}
+
+/// Lets the stack grow no further than a little, whatever `ulimit -s` says: its growth is memory
+/// that a process takes without a system call.
+pub fn no_stack_growth() -> Outcome {
+    // Twice of what Linux maps of a stack at a program's start.
+    const BYTES: u64 = 256 << 10;
+    setrlimit(Resource::Stack, Rlimit { current: Some(BYTES), maximum: Some(BYTES) }).into()
 }
 
 /// Nobody but a privileged user may trace this process or read its memory from outside.
