@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use backend_sandbox::{Sandbox, SandboxConfig};
+use host_linux::block::FileBlock;
 use host_linux::confine::Rule;
 use hypervisor::memory::{Gpa, GuestMemory, Perms};
 use hypervisor::vcpu::*;
@@ -44,7 +45,16 @@ fn takeover<F: Fn() -> i64 + Send + Sync + 'static>(
     rules: Vec<Rule>,
     make: impl Fn(u64) -> F,
 ) -> Result<i32, String> {
-    let backend = Sandbox::new(SandboxConfig { rules, ..SandboxConfig::default() });
+    takeover_with(Vec::new(), rules, make)
+}
+
+/// The same of a guest that also has these descriptors.
+fn takeover_with<F: Fn() -> i64 + Send + Sync + 'static>(
+    descriptors: Vec<i32>,
+    rules: Vec<Rule>,
+    make: impl Fn(u64) -> F,
+) -> Result<i32, String> {
+    let backend = Sandbox::new(SandboxConfig { descriptors, rules, keep_code: false });
     let mut vm = backend.create_vm(VmSpec { memory: MEMORY }).unwrap();
     vm.memory().write_bytes(Gpa(TEXT), &CALLS).unwrap();
     vm.protect(TEXT..TEXT + 0x1000, Perms::READ | Perms::EXEC).unwrap();
@@ -83,6 +93,26 @@ fn its_memory_does_not_grow() {
     assert_eq!(write(len - 1), Ok(1));
     assert_eq!(write(len), Ok(-libc::EPERM));
     assert_eq!(write(1 << 40), Ok(-libc::EPERM));
+}
+
+#[test]
+fn its_disk_does_not_grow() {
+    const CAPACITY: u64 = 4096;
+    let path = std::env::temp_dir().join(format!("takeover-{}", std::process::id()));
+    std::fs::write(&path, [0; CAPACITY as usize]).unwrap();
+    let disk = FileBlock::open(path.as_os_str()).unwrap();
+    let fd = u64::try_from(disk.fd()).unwrap();
+    let write = |at: u64, len: u64| {
+        takeover_with(vec![disk.fd()], disk.rules(), move |_| {
+            move || call(libc::SYS_pwrite64, [fd, TEXT, len, at])
+        })
+    };
+    assert_eq!(write(CAPACITY - 512, 512), Ok(512));
+    for (at, len) in [(CAPACITY - 512, 513), (CAPACITY, 1), (1 << 40, 1), (u64::MAX, 2)] {
+        assert!(is_killed(&write(at, len)), "{len} at {at}");
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), CAPACITY);
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! What a write has returned `Ok` for is in the kernel's hands: it outlives this process, however
 //! that ends.
 
-use crate::confine::Rule;
+use crate::confine::{Rule, Within};
 use crate::sys::Words;
 use crate::transfer::{PIECES, pread, preadv, pwrite, pwritev};
 use arrayvec::ArrayVec;
@@ -51,26 +51,23 @@ impl FileBlock {
         self.file.as_raw_fd()
     }
 
-    /// The system calls that serving a unikernel's disk takes.
+    /// The system calls that serving a unikernel's disk takes. A file does not grow by them.
     pub fn rules(&self) -> Vec<Rule> {
-        self.rules_for([
-            (libc::SYS_pread64, "block read"),
-            (libc::SYS_pwrite64, "block write"),
-            (libc::SYS_fdatasync, "block flush"),
-        ])
+        let within = Within { offset: 3, length: 2, end: self.capacity };
+        vec![
+            Rule::on_fd(libc::SYS_pread64, self.fd(), "block read"),
+            Rule::on_fd(libc::SYS_pwrite64, self.fd(), "block write").within(within),
+            Rule::on_fd(libc::SYS_fdatasync, self.fd(), "block flush"),
+        ]
     }
 
     /// The system calls that serving a machine's disk takes, whose requests are in pieces.
     pub fn machine_rules(&self) -> Vec<Rule> {
-        self.rules_for([
-            (libc::SYS_preadv, "block read"),
-            (libc::SYS_pwritev, "block write"),
-            (libc::SYS_fdatasync, "block flush"),
-        ])
-    }
-
-    fn rules_for(&self, calls: [(i64, &'static str); 3]) -> Vec<Rule> {
-        calls.map(|(call, why)| Rule::on_fd(call, self.fd(), why)).into()
+        vec![
+            Rule::on_fd(libc::SYS_preadv, self.fd(), "block read"),
+            Rule::on_fd(libc::SYS_pwritev, self.fd(), "block write"),
+            Rule::on_fd(libc::SYS_fdatasync, self.fd(), "block flush"),
+        ]
     }
 }
 

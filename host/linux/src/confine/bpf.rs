@@ -1,8 +1,9 @@
 //! Classic BPF as seccomp(2) runs it (Linux `include/uapi/linux/{filter,seccomp,audit}.h`).
 //!
-//! Every function makes one instruction, except [`skip_within`]. "Skip" counts the instructions
+//! Every function makes one instruction, except [`skip_within`] and [`skip_beyond`]. "Skip" counts the instructions
 //! after the one that skips.
 
+use super::Within;
 use core::ops::Range;
 
 /// `struct sock_filter`.
@@ -18,9 +19,14 @@ pub(super) struct Instruction {
 pub(super) const LOAD: u16 = 0x20;
 pub(super) const JUMP: u16 = 0x05;
 pub(super) const JUMP_EQ: u16 = 0x15;
+pub(super) const JUMP_GT: u16 = 0x25;
+pub(super) const JUMP_GT_X: u16 = 0x2d;
 pub(super) const JUMP_GE: u16 = 0x35;
 pub(super) const JUMP_SET: u16 = 0x45;
 pub(super) const RETURN: u16 = 0x06;
+pub(super) const ADD: u16 = 0x04;
+pub(super) const NEGATE: u16 = 0x84;
+pub(super) const TO_X: u16 = 0x07;
 
 /// SECCOMP_RET_ALLOW.
 pub(super) const ALLOW: u32 = 0x7fff_0000;
@@ -109,6 +115,37 @@ pub(super) fn skip_within(range: &Range<u64>, skip: usize) -> [Instruction; WITH
         load(Word::IpLow),
         op(JUMP_GE, 0, 1, low(range.start)),
         op(JUMP_GE, 0, skip, low(range.end)),
+    ]
+}
+
+/// Instructions of [`skip_beyond`].
+pub(super) const BEYOND: usize = 15;
+
+/// Skips one instruction more if a transfer does not stay within its end. The accumulator is lost.
+pub(super) fn skip_beyond(within: &Within) -> [Instruction; BEYOND] {
+    let Within { offset, length, end } = *within;
+    // In units of 4 GiB, and what is left of it.
+    let (units, rest) = (high(end), low(end));
+    [
+        load(Word::High(length)),
+        op(JUMP_EQ, 0, 14, 0),
+        load(Word::High(offset)),
+        // The last unit: as far as the rest of it.
+        op(JUMP_EQ, 4, 0, units),
+        op(JUMP_GT, 11, 0, units),
+        // Two units before the end and further, no length reaches beyond it.
+        op(JUMP_EQ, 0, 9, units.wrapping_sub(1)),
+        // One unit before the end, only an offset that is further into it can.
+        load(Word::Low(offset)),
+        op(JUMP_GT, 2, 7, rest),
+        load(Word::Low(offset)),
+        op(JUMP_GT, 6, 0, rest),
+        // There is room for `rest - offset`, which is modulo 4 GiB where the offset is further.
+        op(NEGATE, 0, 0, 0),
+        op(ADD, 0, 0, rest),
+        op(TO_X, 0, 0, 0),
+        load(Word::Low(length)),
+        op(JUMP_GT_X, 1, 0, 0),
     ]
 }
 

@@ -88,7 +88,7 @@ fn compile_call(
     code.push(bpf::skip_if_eq(number, 1));
     let past = code.len();
     code.push(bpf::jump(0));
-    if same().any(|rule| rule.args.is_empty()) {
+    if same().any(|rule| rule.args.is_empty() && rule.within.is_none()) {
         code.push(bpf::ret(bpf::ALLOW));
     } else {
         let mut loaded = Word::Number;
@@ -112,7 +112,8 @@ fn compile_arguments(
         let upper = (bpf::high(value) != 0).then_some((Word::High(index), bpf::high(value)));
         upper.into_iter().chain([(Word::Low(index), bpf::low(value))])
     });
-    if rule.args.iter().any(|&(index, _)| index > 5) {
+    let indices = rule.args.iter().map(|&(index, _)| index);
+    if indices.chain(rule.within.iter().flat_map(|w| [w.offset, w.length])).any(|i| i > 5) {
         return Err(FilterError::Argument(rule.why));
     }
     let start = code.len();
@@ -125,13 +126,17 @@ fn compile_arguments(
         }
         code.push(bpf::skip_unless_eq(value, 0));
     }
+    let compared_to = code.len();
+    if let Some(within) = &rule.within {
+        code.extend(bpf::skip_beyond(within));
+    }
     code.push(bpf::ret(bpf::ALLOW));
     let end = code.len();
-    for (at, instruction) in code.iter_mut().enumerate().skip(start) {
+    for (at, instruction) in code[..compared_to].iter_mut().enumerate().skip(start) {
         bpf::set_skip(instruction, end - at - 1);
     }
     // The next rule is entered from any of these comparisons.
-    if compared > 1 {
+    if compared > 1 || rule.within.is_some() {
         *loaded = Word::Number;
     }
     Ok(())

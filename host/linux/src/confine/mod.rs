@@ -21,6 +21,8 @@ pub struct Rule {
     /// Values that arguments must have: index and value. A value below 2^32 is compared with the
     /// lower half of the argument only.
     pub args: ArrayVec<(u8, u64), 4>,
+    /// Where two arguments, an offset and a length, must stay.
+    pub within: Option<Within>,
     /// The reason, for a person who reads the list.
     pub why: &'static str,
 }
@@ -28,7 +30,7 @@ pub struct Rule {
 impl Rule {
     /// The call with any arguments.
     pub fn any(call: i64, why: &'static str) -> Self {
-        Self { call, args: ArrayVec::new_const(), why }
+        Self { call, args: ArrayVec::new_const(), within: None, why }
     }
 
     /// The call with this descriptor as its first argument.
@@ -50,6 +52,23 @@ impl Rule {
         }
         self
     }
+
+    /// And with an offset and a length whose sum is at most `within.end`.
+    #[must_use]
+    pub fn within(self, within: Within) -> Self {
+        Self { within: Some(within), ..self }
+    }
+}
+
+/// Where a transfer stays: `offset + length <= end`. A length of 4 GiB and more is beyond any end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within {
+    /// Index of the argument that is the offset.
+    pub offset: u8,
+    /// Index of the argument that is the length.
+    pub length: u8,
+    /// The end.
+    pub end: u64,
 }
 
 /// What became of a step.

@@ -1,6 +1,10 @@
 //! Filters, run by a small interpreter of classic BPF instead of by the kernel.
 
-use super::bpf::{ALLOW, AUDIT_ARCH, JUMP, JUMP_EQ, JUMP_GE, JUMP_SET, KILL, LOAD, RETURN, TRAP};
+use super::super::Within;
+use super::bpf::{
+    ADD, ALLOW, AUDIT_ARCH, JUMP, JUMP_EQ, JUMP_GE, JUMP_GT, JUMP_GT_X, JUMP_SET, KILL, LOAD,
+    NEGATE, RETURN, TO_X, TRAP,
+};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -29,7 +33,7 @@ fn interpret(program: &[Instruction], call: &Call) -> u32 {
     data.extend(call.arch.to_le_bytes());
     data.extend(call.ip.to_le_bytes());
     call.args.iter().for_each(|a| data.extend(a.to_le_bytes()));
-    let (mut at, mut a) = (0, 0u32);
+    let (mut at, mut a, mut x) = (0, 0u32, 0u32);
     loop {
         let i = &program[at];
         at += 1;
@@ -39,7 +43,11 @@ fn interpret(program: &[Instruction], call: &Call) -> u32 {
             JUMP_EQ => at += jump(a == i.k),
             JUMP_GE => at += jump(a >= i.k),
             JUMP_SET => at += jump(a & i.k != 0),
-            0x25 => at += jump(a > i.k),
+            JUMP_GT => at += jump(a > i.k),
+            JUMP_GT_X => at += jump(a > x),
+            ADD => a = a.wrapping_add(i.k),
+            NEGATE => a = a.wrapping_neg(),
+            TO_X => x = a,
             0x54 => a &= i.k,
             JUMP => at += i.k as usize,
             RETURN => return i.k,
@@ -127,6 +135,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     (0i64..6, prop::collection::vec((0u8..6, value()), 0..4)).prop_map(|(call, args)| Rule {
         call,
         args: args.into_iter().collect(),
+        within: None,
         why: "a test",
     })
 }
@@ -146,6 +155,36 @@ proptest! {
     }
 }
 
+/// Values around every edge that 32-bit halves have.
+fn edges() -> Vec<u64> {
+    let units = [0, 1, 2, 3, u64::from(u32::MAX)].map(|unit| unit << 32);
+    let rests = [0, 1, 511, 512, 0x7fff_ffff, 0x8000_0000, 0xffff_fe00, 0xffff_ffff];
+    units.into_iter().flat_map(|unit| rests.map(|rest| unit | rest)).collect()
+}
+
+#[test]
+fn transfers_stay_within_their_end() {
+    for end in edges() {
+        let within = Within { offset: 3, length: 2, end };
+        let p = compile(&[
+            Rule::on_fd(libc::SYS_pwrite64, 5, "disk").within(within),
+            Rule::on_fd(libc::SYS_pwrite64, 6, "all of another"),
+        ])
+        .unwrap();
+        for (offset, length) in
+            edges().into_iter().flat_map(|a| edges().into_iter().map(move |b| (a, b)))
+        {
+            let write = |fd| decide(&p, &call(libc::SYS_pwrite64, [fd, 0, length, offset, 0, 0]));
+            let fits =
+                length >> 32 == 0 && offset.checked_add(length).is_some_and(|sum| sum <= end);
+            let verdict = if fits { ALLOW } else { KILL };
+            assert_eq!(write(5), verdict, "{length:#x} at {offset:#x} of {end:#x}");
+            assert_eq!(write(6), ALLOW);
+            assert_eq!(write(7), KILL);
+        }
+    }
+}
+
 #[test]
 fn a_call_with_very_many_rules_does_not_shadow_those_after_it() {
     let mut rules: Vec<Rule> = (0..300).map(|fd| Rule::on_fd(libc::SYS_read, fd, "x")).collect();
@@ -160,6 +199,8 @@ fn a_call_with_very_many_rules_does_not_shadow_those_after_it() {
 fn rules_that_cannot_be_are_refused() {
     let refused = |rules: &[Rule]| compile(rules).err();
     assert_eq!(refused(&[Rule::with(0, 6, 0, "seven")]), Some(FilterError::Argument("seven")));
+    let within = Within { offset: 3, length: 6, end: 1 };
+    assert_eq!(refused(&[Rule::any(0, "x").within(within)]), Some(FilterError::Argument("x")));
     assert_eq!(refused(&[Rule::any(-1, "none")]), Some(FilterError::Number("none")));
     let many: Vec<Rule> = (0..3000).map(|fd| Rule::on_fd(0, fd, "x")).collect();
     assert!(matches!(refused(&many), Some(FilterError::TooLong(_))));
