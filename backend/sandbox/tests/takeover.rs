@@ -8,9 +8,12 @@
 use backend_sandbox::{Sandbox, SandboxConfig};
 use host_linux::block::FileBlock;
 use host_linux::confine::Rule;
+use host_linux::net::Port;
 use hypervisor::memory::{Gpa, GuestMemory, Perms};
 use hypervisor::vcpu::*;
 use std::arch::asm;
+use std::os::fd::IntoRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 const MEMORY: u64 = 0x20_0000;
@@ -113,6 +116,22 @@ fn its_disk_does_not_grow() {
     }
     assert_eq!(std::fs::metadata(&path).unwrap().len(), CAPACITY);
     std::fs::remove_file(path).unwrap();
+}
+
+/// With sendmsg(2) it could pass its descriptors on, and reach all that a socket's messages have.
+#[test]
+fn its_stream_takes_bytes_only() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let port = Port::attach(&format!("@{}", ours.into_raw_fd()), Some([2; 6])).unwrap();
+    let fd = u64::try_from(port.fd()).unwrap();
+    let send = |number: i64| {
+        takeover_with(vec![port.fd()], port.rules(), move |_| move || call(number, [fd, 0, 0, 0]))
+    };
+    assert_eq!(send(libc::SYS_writev), Ok(0));
+    for other in [libc::SYS_sendmsg, libc::SYS_sendto, libc::SYS_sendmmsg] {
+        assert!(is_killed(&send(other)), "{other}");
+    }
+    drop(theirs);
 }
 
 #[test]

@@ -83,8 +83,10 @@ pub(crate) fn read_own(file: BorrowedFd<'_>, to: &mut [u8]) -> Result<usize, Err
     unsafe { syscall(libc::SYS_read, [fd(file), to.as_mut_ptr() as usize, to.len(), 0, 0, 0]) }
 }
 
-/// sendmsg(2) of bytes of ours and the guest's after them, without blocking and without SIGPIPE.
-pub(crate) fn send_parts(
+/// writev(2) of bytes of ours and the guest's after them, to a socket that does not block. Not
+/// sendmsg(2), which a filter could not keep from passing descriptors on. SIGPIPE is ignored by
+/// every process that serves a guest.
+pub(crate) fn write_parts(
     socket: BorrowedFd<'_>,
     own: &[u8],
     guest: Option<GuestSlice<'_>>,
@@ -94,12 +96,7 @@ pub(crate) fn send_parts(
         libc::iovec { iov_base: own.as_ptr().cast_mut().cast(), iov_len: own.len() },
         libc::iovec { iov_base: base.cast(), iov_len: len },
     ];
-    // SAFETY: all fields are integers and pointers, of which zero is a value.
-    let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
-    message.msg_iov = parts.as_ptr().cast_mut();
-    message.msg_iovlen = if guest.is_some() { 2 } else { 1 };
-    let flags = usize::try_from(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).unwrap_or(0);
-    let args = [fd(socket), &raw const message as usize, flags, 0, 0, 0];
+    let count = if guest.is_some() { 2 } else { 1 };
     // SAFETY: both parts are mapped for their lengths, and the kernel only reads them.
-    unsafe { syscall(libc::SYS_sendmsg, args) }
+    unsafe { syscall(libc::SYS_writev, [fd(socket), parts.as_ptr() as usize, count, 0, 0, 0]) }
 }

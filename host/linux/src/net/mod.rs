@@ -109,7 +109,7 @@ impl Port {
     pub fn rules(&self) -> Vec<Rule> {
         let send = match self {
             Self::Frames(_) => Rule::on_fd(libc::SYS_write, self.fd(), "send a frame"),
-            Self::Stream(_) => Rule::on_fd(libc::SYS_sendmsg, self.fd(), "send a frame"),
+            Self::Stream(_) => Rule::on_fd(libc::SYS_writev, self.fd(), "send a frame"),
         };
         vec![Rule::on_fd(libc::SYS_read, self.fd(), "receive frames"), send]
     }

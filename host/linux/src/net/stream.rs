@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::failed;
-use crate::transfer::{read_own, send_parts};
+use crate::transfer::{read_own, write_parts};
 use crate::wait::{Buffered, Nudge};
 use core::ops::Range;
 use hypervisor::host::{HostError, NetPort};
@@ -63,7 +63,7 @@ impl StreamPort {
         if !unsent.drain(self.socket.as_fd())? {
             return Ok(());
         }
-        let sent = or_none(send_parts(self.socket.as_fd(), &length, Some(frame)))?.unwrap_or(0);
+        let sent = or_none(write_parts(self.socket.as_fd(), &length, Some(frame)))?.unwrap_or(0);
         if sent > 0 {
             // A frame that has begun has to be finished, or the stream is out of step.
             unsent.fill_with(&length[sent.min(LENGTH)..], frame, sent.saturating_sub(LENGTH));
@@ -147,7 +147,7 @@ impl Buffer {
     /// Sends what is kept. Whether nothing is left.
     fn drain(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Errno> {
         while !self.range.is_empty() {
-            match or_none(send_parts(socket, &self.bytes[self.range.clone()], None))? {
+            match or_none(write_parts(socket, &self.bytes[self.range.clone()], None))? {
                 Some(count) => self.range.start += count,
                 None => return Ok(false),
             }
