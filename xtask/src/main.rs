@@ -97,6 +97,7 @@ const IMAGE_EXAMPLES: &str = "Examples:
   cargo xtask image --run --bundle hello.toml --bundle hello.hvt -- exit";
 
 fn main() -> ExitCode {
+    tell_of_lost_output();
     let result = match Arguments::parse().command {
         Some(task) => start(task),
         None => list(),
@@ -108,6 +109,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Output that nobody takes (a full disk, `| head -1`) ends the program with one line, where
+/// `println!` would panic.
+fn tell_of_lost_output() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
+        Some(text) if text.starts_with("failed printing to stdout") => {
+            eprintln!("xtask: {text}");
+            std::process::exit(1);
+        }
+        _ => usual(panic),
+    }));
 }
 
 fn list() -> Result<i32> {

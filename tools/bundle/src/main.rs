@@ -71,7 +71,8 @@ impl Bundle {
         self.add_firmware(options.firmware.as_deref())?;
         let archive = std::mem::take(&mut self.files).archive()?;
         let output = &options.output;
-        fs::write(output, archive).with_context(|| format!("cannot write {}", output.display()))
+        vm_bundle::write_whole(output, &archive)
+            .with_context(|| format!("cannot write {}", output.display()))
     }
 
     fn add_all(&mut self, paths: &[PathBuf]) -> Result<()> {

@@ -30,7 +30,7 @@ pub fn write(configs: &[PathBuf], output: &Path) -> Result<(), String> {
         archive.add(config)?;
     }
     let bytes = archive.bytes().map_err(|e| format!("cannot make the archive: {e}"))?;
-    std::fs::write(output, bytes).map_err(|e| format!("{}: {e}", output.display()))
+    vm_bundle::write_whole(output, &bytes).map_err(|e| format!("{}: {e}", output.display()))
 }
 
 /// An archive being made.

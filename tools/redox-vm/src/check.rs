@@ -5,6 +5,7 @@ use crate::run::type1_backend;
 use crate::{files, obstacles, qemu};
 use hypervisor::config::Bytes;
 use hypervisor::mode::ModeKind;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Says everything about a description, on standard output.
@@ -14,19 +15,29 @@ use std::path::Path;
 pub fn check(path: &Path) -> Result<(), String> {
     let mut description = Description::read(path)?;
     let vm = &description.vm;
-    println!("{}: {}", vm.name, description.resolved);
+    let mut told = format!("{}: {}\n", vm.name, description.resolved);
     let pinned = if vm.cpus.is_empty() { String::new() } else { format!(" on CPU {:?}", vm.cpus) };
     let tsc = vm.type1().tsc_khz.map(|khz| format!(", a TSC of {khz} kHz")).unwrap_or_default();
-    println!("  {} of memory, {} vCPU(s){pinned}{tsc}", Bytes(vm.memory), vm.vcpus);
+    let (memory, vcpus) = (Bytes(vm.memory), vm.vcpus);
+    told.push_str(&format!("  {memory} of memory, {vcpus} vCPU(s){pinned}{tsc}\n"));
     let mut found = obstacles::all(&description);
     files::each(&mut description.vm, |_, path| match std::fs::metadata(&*path) {
-        Ok(file) if file.is_file() => println!("  {path}: {} bytes", file.len()),
-        Ok(file) if !file.is_dir() => println!("  {path}: a device"),
+        Ok(file) if file.is_file() => {
+            told.push_str(&format!("  {path}: {} bytes\n", file.len()));
+        }
+        Ok(file) if !file.is_dir() => told.push_str(&format!("  {path}: a device\n")),
         _ => {}
     });
     match how(description.mode()) {
-        Ok(how) => println!("  {how}"),
+        Ok(how) => told.push_str(&format!("  {how}\n")),
         Err(why) => found.push(why),
+    }
+    match std::io::stdout().write_all(told.as_bytes()) {
+        // Who reads no further has what was wanted.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            return Err(format!("standard output: {error}"));
+        }
+        _ => {}
     }
     if found.is_empty() {
         return Ok(());
