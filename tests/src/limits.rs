@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -26,6 +26,16 @@ pub fn inherit(command: &mut Command, fd: RawFd) {
     };
     // SAFETY: one system call, allowed between fork and exec.
     unsafe { command.pre_exec(apply) };
+}
+
+/// How many bytes a pipe takes that nobody reads.
+///
+/// # Panics
+/// If it is no pipe.
+pub fn pipe_size(of: &impl AsRawFd) -> usize {
+    // SAFETY: asks for a number.
+    let size = unsafe { libc::fcntl(of.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    usize::try_from(size).expect("a pipe")
 }
 
 fn check(result: i32) -> io::Result<()> {

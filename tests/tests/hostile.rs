@@ -5,9 +5,11 @@
 //! come of each; the list is the table of these tests, so a new misdeed is tested as soon as it
 //! exists.
 
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
-use system_tests::{Outcome, Scratch, Tender, processes};
+use system_tests::{Outcome, Scratch, Tender, limits, processes};
 
 /// A misdeed that needs an address gets one where the host's process may have something.
 const HIGH: &str = "0x7f0000000000";
@@ -162,6 +164,26 @@ fn an_interrupt_from_the_keyboard_ends_a_guest() {
     running.finish_within(PROMPT).assert_ends(1, "Exiting on signal 2");
 }
 
+/// Neither the guest's words nor the tender's own find room there.
+#[test]
+fn a_signal_ends_a_guest_whose_output_nobody_reads() {
+    for option in [None, Some("--stats=-")] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&vec![b'x'; limits::pipe_size(&writer)]).unwrap();
+        let full = move |command: &mut Command| {
+            command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        };
+        let tender = Tender::new("hostile").args(["spin"]).options(option).prepare(full);
+        let mut running = tender.spawn_without_output();
+        std::thread::sleep(Duration::from_millis(500));
+        let group = running.pid();
+        running.signal(15);
+        assert_eq!(running.finish_within(PROMPT).status, Some(1));
+        await_nobody(group);
+        drop(reader);
+    }
+}
+
 #[test]
 fn a_killed_tender_leaves_no_process_behind() {
     let mut running = Tender::new("hostile").args(["spin"]).spawn();
@@ -169,6 +191,10 @@ fn a_killed_tender_leaves_no_process_behind() {
     let group = running.pid();
     running.signal(9);
     running.finish();
+    await_nobody(group);
+}
+
+fn await_nobody(group: u32) {
     for _ in 0..1000 {
         if processes::alive_in_group(group).is_empty() {
             return;

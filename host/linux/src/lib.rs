@@ -15,6 +15,7 @@ mod forked;
 pub mod gdb;
 pub mod net;
 pub mod pin;
+pub mod room;
 pub mod signals;
 mod sys;
 pub mod terminal;

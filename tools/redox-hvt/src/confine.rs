@@ -22,6 +22,7 @@ fn common_rules() -> Vec<Rule> {
     vec![
         Rule::on_fd(libc::SYS_write, 2, "messages"),
         Rule::on_fd(libc::SYS_write, 1, "counters on standard output"),
+        Rule::any(libc::SYS_ppoll, "room for either, and the end of a guest's process"),
         Rule::any(libc::SYS_exit_group, "the end"),
         Rule::any(libc::SYS_exit, "the end of the ring's thread"),
         Rule::any(libc::SYS_rt_sigreturn, "back from the handler that notes a signal"),
@@ -81,9 +82,7 @@ pub fn kvm_debug_rules() -> Vec<Rule> {
 /// The supervisor's work beside a sandbox.
 pub fn supervisor_rules() -> Vec<Rule> {
     let why = "wait for the guest's process, and end it";
-    [libc::SYS_ppoll, libc::SYS_waitid, libc::SYS_pidfd_send_signal]
-        .map(|call| Rule::any(call, why))
-        .into()
+    [libc::SYS_waitid, libc::SYS_pidfd_send_signal].map(|call| Rule::any(call, why)).into()
 }
 
 /// What is kept.

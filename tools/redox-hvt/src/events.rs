@@ -85,7 +85,10 @@ impl Events {
             match signal {
                 libc::SIGUSR1 => self.write_stats(),
                 gdb::SIGNAL => self.debugger.store(true, Relaxed),
-                _ => self.last_signal.store(signal, Relaxed),
+                _ => {
+                    self.last_signal.store(signal, Relaxed);
+                    tell::hurry();
+                }
             }
         }
         self.last_signal() != 0

@@ -3,6 +3,8 @@
 //! The file is opened before the tender gives up its privileges. Every write replaces its
 //! contents, so that a reader finds one whole object; standard output gets a line each time.
 
+use crate::tell;
+use host_linux::room;
 use hypervisor::modes::hvt::solo5_abi::Hypercall;
 use hypervisor::modes::hvt::stats::Stats;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -64,7 +66,11 @@ impl StatsFile {
     pub fn write(&self, stats: &Stats, backend: &str, times: &Times) -> Result<(), Errno> {
         let text = json(stats, backend, times);
         let Some(file) = &self.file else {
-            return write(rustix::stdio::stdout(), text.as_bytes()).map(drop);
+            let stdout = rustix::stdio::stdout();
+            if !room::wait(stdout, tell::in_a_hurry()) {
+                return Err(Errno::AGAIN);
+            }
+            return write(stdout, text.as_bytes()).map(drop);
         };
         ftruncate(file, 0)?;
         let mut at = 0;

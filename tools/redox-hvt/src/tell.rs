@@ -1,12 +1,27 @@
 //! Words for a person, on standard error, each line with the program's name in front, as the
 //! BSD functions warnx(3) and errx(3) do it and programs that call solo5-hvt expect it.
 
+use host_linux::room;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static PROGRAM: OnceLock<String> = OnceLock::new();
 
 /// The name that solo5-hvt's users call it by.
 const UPSTREAM: &str = "solo5-hvt";
+
+/// Whether a signal has ended the run.
+static IN_A_HURRY: AtomicBool = AtomicBool::new(false);
+
+/// From now on words that nobody reads are given up: a signal ends the process.
+pub fn hurry() {
+    IN_A_HURRY.store(true, Relaxed);
+}
+
+/// Whether that was said.
+pub fn in_a_hurry() -> bool {
+    IN_A_HURRY.load(Relaxed)
+}
 
 /// Sets the program's name from `argv[0]`, once.
 pub fn set_program(path: &str) {
@@ -48,9 +63,13 @@ fn without_numbers(mut text: String) -> String {
 
 /// Writes text to standard error as it is. There is nobody to tell where that fails.
 pub fn raw(text: &str) {
+    let stderr = rustix::stdio::stderr();
     let mut rest = text.as_bytes();
-    while let Ok(count @ 1..) = rustix::io::write(rustix::stdio::stderr(), rest) {
-        rest = &rest[count..];
+    while !rest.is_empty() && room::wait(stderr, in_a_hurry()) {
+        match rustix::io::write(stderr, &rest[..rest.len().min(room::BYTES)]) {
+            Ok(count @ 1..) => rest = &rest[count..],
+            _ => return,
+        }
     }
 }
 
