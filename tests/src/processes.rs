@@ -83,6 +83,19 @@ pub fn thread_cpus(pid: u32) -> Vec<(String, String)> {
     tasks.map(of).collect()
 }
 
+/// Waits until a process has a handler for this signal, or is gone.
+pub fn await_handler(pid: u32, signal: u32) {
+    loop {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return };
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        if caught.is_none_or(|mask| mask >> (signal - 1) & 1 == 1) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn allowed(status: &str) -> String {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     list.expect("Linux tells it").trim().to_owned()

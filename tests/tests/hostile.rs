@@ -164,6 +164,17 @@ fn an_interrupt_from_the_keyboard_ends_a_guest() {
     running.finish_within(PROMPT).assert_ends(1, "Exiting on signal 2");
 }
 
+/// Between the handler's installation and the guest's start, too.
+#[test]
+fn a_signal_during_the_start_is_not_lost() {
+    for _ in 0..20 {
+        let mut running = Tender::new("hostile").args(["spin"]).spawn();
+        processes::await_handler(running.pid(), 15);
+        running.signal(15);
+        running.finish_within(PROMPT).assert_ends(1, "Exiting on signal 15");
+    }
+}
+
 /// Neither the guest's words nor the tender's own find room there.
 #[test]
 fn a_signal_ends_a_guest_whose_output_nobody_reads() {
@@ -175,8 +186,9 @@ fn a_signal_ends_a_guest_whose_output_nobody_reads() {
         };
         let tender = Tender::new("hostile").args(["spin"]).options(option).prepare(full);
         let mut running = tender.spawn_without_output();
-        std::thread::sleep(Duration::from_millis(500));
         let group = running.pid();
+        processes::await_handler(group, 15);
+        std::thread::sleep(Duration::from_millis(500));
         running.signal(15);
         assert_eq!(running.finish_within(PROMPT).status, Some(1));
         await_nobody(group);

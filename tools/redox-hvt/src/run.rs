@@ -28,7 +28,7 @@ use hypervisor::modes::hvt::layout::Layout;
 use hypervisor::modes::hvt::service::{HostEvents, Resources};
 use hypervisor::modes::hvt::solo5_abi::EXIT_ABORT;
 use hypervisor::modes::hvt::tender::{Guest, GuestSpec};
-use hypervisor::vcpu::{Backend, BackendVm, Ending, VmSpec};
+use hypervisor::vcpu::{Answer, Backend, BackendVm, Ending, VmSpec};
 use rustix::fd::{BorrowedFd, RawFd};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -188,6 +188,10 @@ impl Run<'_> {
         if keep_code {
             signals::block(&[host_linux::gdb::SIGNAL]);
         }
+        // One that has come before is noted, and would interrupt no wait any more.
+        if matches!(self.events.interrupted(), Answer::End(_)) {
+            return Ok(self.interrupted());
+        }
         let backend = Sandbox::new(SandboxConfig { descriptors, rules, keep_code });
         let guest = self.guest(&backend, layout, resources)?;
         let mut rules = confine::supervisor_rules();
@@ -272,11 +276,13 @@ impl Run<'_> {
                 tell::warn(text);
                 FAILURE
             }
-            Ending::Interrupted => {
-                tell::warn(format_args!("Exiting on signal {}", self.events.last_signal()));
-                FAILURE
-            }
+            Ending::Interrupted => self.interrupted(),
         }
+    }
+
+    fn interrupted(&self) -> i32 {
+        tell::warn(format_args!("Exiting on signal {}", self.events.last_signal()));
+        FAILURE
     }
 
     fn dump<V: BackendVm>(&self, guest: &Guest<V>, cookie: Option<Gpa>) {
