@@ -28,6 +28,16 @@ pub fn inherit(command: &mut Command, fd: RawFd) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Starts the process without standard input, output and error.
+pub fn close_standard(command: &mut Command) {
+    let apply = || {
+        // SAFETY: no memory is touched.
+        (0..3).try_for_each(|fd| check(unsafe { libc::close(fd) }))
+    };
+    // SAFETY: three system calls, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
 /// How many bytes a pipe takes that nobody reads.
 ///
 /// # Panics

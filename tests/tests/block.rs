@@ -50,6 +50,15 @@ fn sizes_that_are_refused() {
     }
 }
 
+/// Its descriptor is not standard output's, nor standard error's.
+#[test]
+fn a_disk_is_no_console_where_the_standard_streams_are_closed() {
+    let scratch = Scratch::new();
+    let disk = scratch.zeroes("disk", 1 << 20);
+    assert_eq!(block(&disk).prepare(limits::close_standard).run().status, Some(0));
+    assert_eq!(fs::metadata(&disk).unwrap().len(), 1 << 20);
+}
+
 #[test]
 fn what_was_written_is_in_the_file() {
     let scratch = Scratch::new();

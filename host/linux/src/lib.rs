@@ -17,6 +17,7 @@ pub mod net;
 pub mod pin;
 pub mod room;
 pub mod signals;
+pub mod standard;
 mod sys;
 pub mod terminal;
 mod transfer;

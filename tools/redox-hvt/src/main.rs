@@ -31,6 +31,7 @@ extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc:
 #[cfg_attr(test, allow(dead_code))]
 fn entry(words: &[&CStr]) -> i32 {
     let start_ns = host_linux::clock::monotonic_ns();
+    host_linux::standard::fill();
     let (program, words) = words.split_first().map_or((c"redox-hvt", words), |(p, w)| (*p, w));
     tell::set_program(&program.to_string_lossy());
     match args::parse(words) {
