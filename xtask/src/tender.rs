@@ -23,9 +23,7 @@ const FLAGS_VARIABLE: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
 pub fn build() -> Result<PathBuf> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--package", "redox-hvt"]);
-    if paths::tender().exists() {
-        command.arg("--quiet");
-    } else {
+    if !paths::tender().exists() {
         process::say("building redox-hvt; the first time takes about a minute");
     }
     if link_statically(&mut command)? {
@@ -43,9 +41,7 @@ pub fn build() -> Result<PathBuf> {
 pub fn build_manager() -> Result<PathBuf> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--package", "redox-vm"]);
-    if paths::manager().exists() {
-        command.arg("--quiet");
-    } else {
+    if !paths::manager().exists() {
         process::say("building redox-vm; the first time takes about a minute");
     }
     link_statically(&mut command)?;
