@@ -72,19 +72,24 @@ fn why_not_open(errno: Errno, group: impl Fn() -> Option<String>) -> String {
              virtualization on in the firmware, or use --backend=sandbox"
         ),
         Errno::ACCESS | Errno::PERM => {
-            let group = group().unwrap_or_else(|| "kvm".into());
-            format!(
-                "no permission to open {DEVICE}: join its group \
-                 (sudo usermod -aG {group} $USER, then log in again), or use --backend=sandbox"
-            )
+            let how = match group() {
+                Some(group) => {
+                    format!("join its group (sudo usermod -aG {group} $USER, then log in again)")
+                }
+                None => format!("it is root's alone (sudo setfacl -m u:$USER:rw {DEVICE})"),
+            };
+            format!("no permission to open {DEVICE}: {how}, or use --backend=sandbox")
         }
         other => format!("cannot open {DEVICE}: {other}: use --backend=sandbox"),
     }
 }
 
-/// The name of the group that owns the device.
+/// The name of the group that may use the device, if it is not root's own.
 fn device_group() -> Option<String> {
-    let gid = std::fs::metadata(DEVICE).ok()?.gid();
+    /// Reading and writing, for its group.
+    const GROUP: u32 = 0o060;
+    let device = std::fs::metadata(DEVICE).ok()?;
+    let gid = Some(device.gid()).filter(|gid| *gid != 0 && device.mode() & GROUP == GROUP)?;
     group_name(&std::fs::read_to_string("/etc/group").ok()?, gid)
 }
 
@@ -106,7 +111,7 @@ mod tests {
     fn a_missing_device_and_a_forbidden_one_say_what_to_do() {
         let none = || None;
         assert!(why_not_open(Errno::NOENT, none).contains("load the module"));
-        assert!(why_not_open(Errno::ACCESS, none).contains("usermod -aG kvm"));
+        assert!(why_not_open(Errno::ACCESS, none).contains("it is root's alone"));
         let text = why_not_open(Errno::ACCESS, || Some("virt".into()));
         assert!(text.contains("usermod -aG virt"), "{text}");
         assert!(why_not_open(Errno::MFILE, none).contains("cannot open"));

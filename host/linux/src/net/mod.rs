@@ -33,6 +33,15 @@ pub enum NetError {
     /// It is down.
     #[error("Network is down; bring it up with `ip link set {0} up`")]
     Down(String),
+    /// It belongs to somebody else.
+    #[error(
+        "Operation not permitted; make it with `ip tuntap add {0} mode tap user $USER`, or \
+         use a network without root, `user'"
+    )]
+    Foreign(String),
+    /// Another program has it.
+    #[error("Device or resource busy; end the program that has it, or make another one")]
+    InUse,
     /// Not a descriptor's number.
     #[error("`{0}' is not the number of an open descriptor")]
     Descriptor(String),

@@ -63,7 +63,11 @@ pub(super) fn attach(name: &str) -> Result<(OwnedFd, u16), NetError> {
     let mut request = Request::new(name)?;
     let tap_flags = u16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap_or(0);
     request.data[..2].copy_from_slice(&tap_flags.to_ne_bytes());
-    ioctl(&tap, libc::TUNSETIFF, &mut request)?;
+    ioctl(&tap, libc::TUNSETIFF, &mut request).map_err(|error| match error {
+        Errno::PERM => NetError::Foreign(name.to_owned()),
+        Errno::BUSY => NetError::InUse,
+        other => NetError::System(other),
+    })?;
     let mtu = mtu(&control, name)?;
     whole_frames_only(&control, name);
     Ok((tap, mtu))

@@ -219,6 +219,13 @@ fn refused(error: NetError) -> HostError {
         NetError::Down(_) => {
             HostError::new(HostErrorKind::Io, "the interface is down: `ip link set NAME up`")
         }
+        NetError::Foreign(_) => HostError::new(
+            HostErrorKind::Denied,
+            "the interface is not yours: `ip tuntap add NAME mode tap user $USER`",
+        ),
+        NetError::InUse => {
+            HostError::new(HostErrorKind::Other, "another program has the interface")
+        }
         NetError::NoPasst => HostError::new(
             HostErrorKind::Other,
             "a user-mode network needs the program passt: install the package passt",
@@ -228,7 +235,8 @@ fn refused(error: NetError) -> HostError {
         }
         NetError::UserOption(_) => HostError::new(
             HostErrorKind::Other,
-            "an unknown option of a user-mode network; see redox-vm --help",
+            "an unknown option of a user-mode network: use tcp=HOST:GUEST, udp=HOST:GUEST, \
+             address=A.B.C.D/BITS, gateway=A.B.C.D or nohost",
         ),
         NetError::TapFlags(_) => HostError::new(
             HostErrorKind::Other,
