@@ -16,6 +16,8 @@ use crate::{paths, process};
 
 /// Runs of each target in `cargo xtask test`: a few seconds, and the same ones each time.
 const SMOKE_RUNS: u32 = 100_000;
+/// Targets whose runs take longer: how many there are of them, and what lets these reach far.
+const SLOW: [(&str, u32, [&str; 2]); 1] = [("machine", 3_000, ["-len_control=0", "-max_len=1000"])];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -109,7 +111,9 @@ impl Fuzzers {
         let _ = fs::remove_dir_all(&corpus);
         let mut command = self.command(target);
         command.arg(make(&corpus)?).args(seeds(target));
-        command.arg(format!("-runs={SMOKE_RUNS}")).args(["-seed=1", "-verbosity=0"]);
+        let slow = SLOW.iter().find(|(name, ..)| *name == target);
+        let runs = slow.map_or(SMOKE_RUNS, |(_, runs, _)| *runs);
+        command.arg(format!("-runs={runs}")).args(["-seed=1", "-verbosity=0"]);
         self.judge(target, &mut command)
     }
 
@@ -119,7 +123,11 @@ impl Fuzzers {
     }
 
     fn command(&self, target: &str) -> Command {
-        Command::new(self.programs.join(target))
+        let mut command = Command::new(self.programs.join(target));
+        if let Some((.., options)) = SLOW.iter().find(|(name, ..)| *name == target) {
+            command.args(options);
+        }
+        command
     }
 
     /// Runs it and tells how to see a finding again.
