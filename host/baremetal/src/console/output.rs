@@ -4,9 +4,35 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use hypervisor::memory::GuestSlice;
 
 /// A line that does not end is shown in pieces of so many bytes.
 const MAX_LINE: usize = 512;
+
+/// So much of what a guest prints at once is shown before others have their turn.
+const PIECE: usize = 256;
+
+/// Shows what a guest prints, piece by piece: a unikernel may print all of its memory by one call.
+/// After each piece but the last `goes_on` lets others have their turn, and says whether the rest
+/// is to be shown, too.
+pub fn in_pieces(
+    text: GuestSlice<'_>,
+    show: &mut dyn FnMut(&[u8]),
+    goes_on: &mut dyn FnMut() -> bool,
+) {
+    let mut piece = [0; PIECE];
+    let mut at = 0;
+    while at < text.len() {
+        let count = (text.len() - at).min(PIECE);
+        let Some(part) = text.part(at, count) else { return };
+        part.copy_to(&mut piece);
+        show(&piece[..count]);
+        at += count;
+        if at < text.len() && !goes_on() {
+            return;
+        }
+    }
+}
 
 struct Source {
     name: String,
@@ -188,6 +214,22 @@ mod tests {
         let mut s = Screen::new();
         s.write(1, "À … 日本\n".as_bytes());
         assert_eq!(s.shown(), "[one] À … 日本\n");
+    }
+
+    #[test]
+    fn long_text_is_shown_in_pieces_until_it_is_to_end() {
+        let mut text: Vec<u8> = (0..=255).cycle().take(3 * PIECE + 1).collect();
+        for (pieces, shown) in [(1, PIECE), (2, 2 * PIECE), (9, text.len())] {
+            let (mut seen, mut left) = (Vec::new(), pieces);
+            let slice = GuestSlice::from_host(&mut text);
+            in_pieces(slice, &mut |piece| seen.extend_from_slice(piece), &mut || {
+                left -= 1;
+                left > 0
+            });
+            assert_eq!(seen, text[..shown]);
+        }
+        in_pieces(GuestSlice::from_host(&mut []), &mut |_| panic!(), &mut || panic!());
+        in_pieces(GuestSlice::from_host(&mut text[..PIECE]), &mut |_| (), &mut || panic!());
     }
 
     #[test]

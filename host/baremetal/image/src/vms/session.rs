@@ -6,6 +6,7 @@ use crate::{terminal, thread, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use host_baremetal::console::output::in_pieces;
 use host_baremetal::net::port::{Port, Queue, Waker};
 use host_baremetal::sched::ThreadId;
 use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, WaitSet};
@@ -103,15 +104,11 @@ pub(super) struct VmConsole(pub(super) u32);
 
 impl Console for VmConsole {
     fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
-        let mut chunk = [0; 256];
-        let mut at = 0;
-        while at < text.len() {
-            let count = (text.len() - at).min(chunk.len());
-            let Some(part) = text.part(at, count) else { break };
-            part.copy_to(&mut chunk);
-            terminal::guest(self.0, &chunk[..count]);
-            at += count;
-        }
+        in_pieces(text, &mut |piece| terminal::guest(self.0, piece), &mut || {
+            // It is slow: others run meanwhile, and a VM that is stopped says no more.
+            thread::take_interrupts();
+            !thread::has_attention()
+        });
         Ok(())
     }
 }
