@@ -60,6 +60,20 @@ fn run(guest: &mut Guest) {
     assert_eq!(guest.run(VmEntry::Continue), Ok(VmExit::Interrupted));
 }
 
+#[test]
+#[should_panic(expected = "its thread has to release them")]
+fn a_vcpu_is_not_dropped_while_another_cpu_has_its_registers() {
+    let rig = Rig::new(ALL);
+    let [mut released, mut live] = [None, None].map(|tsc| rig.guest(tsc).unwrap());
+    run(&mut released);
+    release(rig.board);
+    rig.board.go_to(1);
+    drop(released);
+    run(&mut live);
+    rig.board.go_to(0);
+    drop(live);
+}
+
 /// The earliest deadline there is says "at once": it has passed in any case.
 #[test]
 fn every_deadline_ends_a_run_that_of_zero_too() {

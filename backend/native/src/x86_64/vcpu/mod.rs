@@ -299,6 +299,12 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
 
 impl<P: Platform, V: Vendor<P>> Drop for Vcpu<P, V> {
     fn drop(&mut self) {
+        // That CPU would save them to where they were.
+        #[cfg(any(test, feature = "audit"))]
+        assert!(
+            !self.core.live.is_elsewhere(self.vm.platform.cpu()),
+            "a vCPU is dropped whose registers are in another CPU: its thread has to release them"
+        );
         self.leave();
         // SAFETY: from `new`, and no CPU has these registers any more.
         unsafe { self.vm.platform.free(self.fpu, 0) };

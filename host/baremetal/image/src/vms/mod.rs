@@ -217,6 +217,9 @@ impl Machines {
             Ok(VcpuExit::Fault(line)) => (line.to_string(), false),
             Err(error) => (error.to_string(), false),
         };
+        // Its registers may still be in this CPU, and whoever has it next, to run it or to drop it,
+        // may be on another.
+        backend_native::release(&crate::platform::Machine);
         // A status that is not 0 has been told as such.
         if !good {
             end::tell(&Told::Failure(&ending));
