@@ -185,6 +185,11 @@ impl Paravirt {
         Some(Ok(()))
     }
 
+    /// After INIT: ends are told by no flag any more, as KVM does it. The clock's place stays.
+    pub fn init(&mut self) {
+        (self.eoi, self.offered) = (0, false);
+    }
+
     /// Before an entry: lets the guest tell the end of the interrupt in service by the flag, where
     /// nothing else follows from that end.
     pub fn offer_end(&mut self, apic: &LocalApic, memory: &GuestMemory) {

@@ -26,6 +26,7 @@ impl<V: MachineVm> Processor<V> {
     pub(super) fn init(&mut self) -> Result<(), BackendError> {
         let Some(apic) = &mut self.apic else { return Ok(()) };
         apic.init();
+        self.paravirt.init();
         self.vcpu.reset(&VcpuState::X86(after_reset(self.machine.signature)))?;
         self.vcpu.set_task_priority(0);
         self.entry = VmEntry::Continue;

@@ -150,6 +150,39 @@ fn an_end_told_by_memory_costs_no_exit() {
     });
 }
 
+/// Whoever starts the processor next knows nothing of the flag.
+#[test]
+fn init_ends_the_use_of_the_flag_in_memory() {
+    const FLAG: u64 = 0x5000;
+    let starts = Arc::new(AtomicU32::new(0));
+    run(2, move |index, cpu| {
+        cpu.write(SVR, 0x1ff);
+        if index == 1 {
+            cpu.interrupts(true);
+            if starts.load(Ordering::SeqCst) == 0 {
+                assert!(cpu.wrmsr(0x4b56_4d04, FLAG | 1));
+                starts.store(1, Ordering::SeqCst);
+                cpu.spin();
+                return;
+            }
+            assert_eq!(cpu.rdmsr(0x4b56_4d04), Some(0));
+            cpu.write(ICR, SELF | 0x41);
+            assert_eq!(taken(cpu), interrupt(0x41));
+            assert_eq!(cpu.memory().load_u32(Gpa(FLAG), Ordering::SeqCst), Ok(0));
+            cpu.off();
+            return;
+        }
+        for starts_so_far in [1, 2] {
+            cpu.write(ICR, 0xc_4500);
+            cpu.write(ICR, 0xc_4608);
+            if starts_so_far == 1 {
+                await_others(cpu, &starts, 1);
+            }
+        }
+        cpu.spin();
+    });
+}
+
 #[test]
 fn the_clock_and_the_hypercalls_are_kvms() {
     let ready = AtomicU32::new(0);
