@@ -67,7 +67,8 @@ const MSRS: [u32; 24] = [
 
 #[derive(Debug, Arbitrary)]
 enum Place {
-    Apic(u16),
+    /// A register, and seldom an offset in it.
+    Apic(u8, u8),
     IoApic(u8),
     Ecam(u32),
     /// Slot, page, offset in BAR 0; BAR 1 is behind.
@@ -85,6 +86,8 @@ enum Step {
     Msr(u8, Option<Word>),
     AnyMsr(u32, Option<u64>),
     Call(u8, [Word; 4]),
+    /// Sets a timer: which, how, for how long.
+    Timer(u8, u8, u16),
     /// Enables BARs and gives a device a queue.
     Drive(u8, u8),
     Descriptor(u8, Word, u16, u8),
@@ -167,6 +170,25 @@ fn drive(slot: u8, features: u8) -> Vec<VmExit> {
     exits
 }
 
+/// The local APIC's, the 8254's, or the clock's.
+fn timer(which: u8, how: u8, count: u16) -> Vec<VmExit> {
+    let [low, high] = count.to_le_bytes().map(u32::from);
+    let how_long = u32::from(how);
+    match which % 3 {
+        0 => vec![
+            store(LOCAL_APIC.start + 0xf0, 4, 0x1ff),
+            store(LOCAL_APIC.start + 0x3e0, 4, u64::from(how >> 4)),
+            store(LOCAL_APIC.start + 0x320, 4, 0x41 | u64::from(how & 3) << 17),
+            store(LOCAL_APIC.start + 0x380, 4, count.into()),
+        ],
+        1 => vec![out(0x43, 1, 0x30 | how_long & 0xf), out(0x40, 1, low), out(0x40, 1, high)],
+        _ => [(0x0a, how_long), (0x0b, low), (0x0c, high)]
+            .into_iter()
+            .flat_map(|(index, value)| [out(0x70, 1, index), out(0x71, 1, value)])
+            .collect(),
+    }
+}
+
 fn queues(slot: u8, queue: u64) -> u64 {
     0x18_0000 + (u64::from(slot & 3) << 14) + (queue << 12)
 }
@@ -174,7 +196,10 @@ fn queues(slot: u8, queue: u64) -> u64 {
 /// Where an access goes.
 fn place(at: &Place) -> u64 {
     match *at {
-        Place::Apic(offset) => LOCAL_APIC.start + u64::from(offset & 0xfff),
+        Place::Apic(register, offset) => {
+            let offset = if offset < 0xf0 { 0 } else { offset & 0xf };
+            LOCAL_APIC.start + (u64::from(register) << 4 | u64::from(offset)) % 0x1000
+        }
         Place::IoApic(offset) => IO_APIC.start + u64::from(offset),
         Place::Ecam(offset) => ECAM.start + u64::from(offset & 0x1f_ffff),
         Place::Bar(slot, page, offset) => {
@@ -231,6 +256,7 @@ fn acts(step: &Step, firmware: bool, to: &mut VecDeque<Act>) {
             let arguments = arguments.map(|word| word.get(0, MEMORY));
             exit(VmExit::Hypercall { number: u64::from(number % 12), arguments });
         }
+        Step::Timer(which, how, count) => timer(*which, *how, *count).into_iter().for_each(exit),
         Step::Drive(slot, features) => drive(1 + slot % 2, *features).into_iter().for_each(exit),
         Step::Notify(slot, queue) => {
             exit(store(bar(1 + slot % 2) + 0x3000 + u64::from(queue % 3) * 4, 2, 0));

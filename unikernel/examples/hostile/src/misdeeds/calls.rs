@@ -30,6 +30,7 @@ misdeeds! {
     "puts-null" => EndedOrHarmless, || puts(0, 16);
     "puts-pagetables" => EndedOrHarmless, || puts(0x2000, 64);
     "puts-all-memory" => EndedOrHarmless, || puts(0, end_of_memory() as u64);
+    "puts-3m" => Harmless, || puts((end_of_memory() - (3 << 20)) as u64, 3 << 20);
     "arg-end" => Ended, || walltime_at(end_of_memory() - 4);
     "arg-beyond" => Ended, || walltime_at(end_of_memory());
     "arg-unmapped" => Ended, || walltime_at(0xffff_f000);
