@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{ModeSpecificConfig, Type1Config, VmConfig};
+use crate::device::{Effect, Effects, WorkRef};
 use crate::host::Clock;
 use crate::memory::Gpa;
 use crate::mode::VcpuExit;
@@ -22,6 +23,7 @@ struct Bench {
     mode: Mode,
     seen: Arc<Seen>,
     clock: Arc<JumpingClock>,
+    bells: Vec<Arc<Bell>>,
 }
 
 fn bench(vcpus: usize, program: impl Fn(u32, &mut Cpu) + Send + Sync + 'static) -> Bench {
@@ -31,9 +33,14 @@ fn bench(vcpus: usize, program: impl Fn(u32, &mut Cpu) + Send + Sync + 'static) 
     let cpuid = vec![CpuidEntry { leaf: 1, subleaf: None, registers: [0x663, 0, 0, 0] }];
     let backend =
         Scripted { program: Arc::new(program), clock: clock.clone(), bells: bells.clone(), cpuid };
-    let host = ScriptedHost { clock: clock.clone(), bells, seen: seen.clone(), kernel: kernel() };
+    let host = ScriptedHost {
+        clock: clock.clone(),
+        bells: bells.clone(),
+        seen: seen.clone(),
+        kernel: kernel(),
+    };
     let config = ModeConfig { ledger: Ledger::new(Limits::NONE), clock: clock.clone() };
-    Bench { mode: Type1::init(&config, Type1Lent { backend, host }).unwrap(), seen, clock }
+    Bench { mode: Type1::init(&config, Type1Lent { backend, host }).unwrap(), seen, clock, bells }
 }
 
 fn config(vcpus: u32) -> VmConfig {
@@ -262,6 +269,50 @@ fn every_kind_of_reset_starts_anew() {
     });
     assert_eq!(bench.run(config(2)).1, [OFF, OFF]);
     assert_eq!(lives.load(Ordering::SeqCst), 5);
+}
+
+/// Work that a driver has made so that it never ends of itself.
+struct Endless {
+    left: AtomicU32,
+    inbox: Arc<crate::modes::type1::apic::Inbox>,
+}
+
+impl crate::device::Work for Endless {
+    fn run(self: Arc<Self>) -> Effects {
+        let mut effects = Effects::new();
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 1 {
+            effects.push(Effect::Work(WorkRef::new(self.clone())));
+        } else {
+            self.inbox.ask(crate::modes::type1::apic::Requests::NMI);
+        }
+        effects
+    }
+}
+
+#[test]
+fn a_halted_processor_gives_way_between_pieces_of_work() {
+    const PIECES: u32 = 100;
+    let bench = bench(1, |_, cpu| {
+        cpu.halt();
+        cpu.off();
+    });
+    let vm = bench.mode.create_vm(config(1)).unwrap();
+    bench.mode.start_vm(vm).unwrap();
+    let machine = bench.mode.machine(vm).unwrap();
+    let inbox = machine.bus.inboxes()[0].clone();
+    let work = Arc::new(Endless { left: AtomicU32::new(PIECES), inbox });
+    let run = thread::spawn({
+        let mut vcpu = bench.mode.create_vcpu(vm, VcpuConfig { index: 0 }).unwrap();
+        move || vcpu.run().unwrap()
+    });
+    while !bench.bells[0].is_parked() {
+        thread::yield_now();
+    }
+    let mut effects = Effects::new();
+    effects.push(Effect::Work(WorkRef::new(work)));
+    machine.board.apply(effects);
+    assert_eq!(run.join().unwrap(), OFF);
+    assert!(bench.bells[0].parks.load(Ordering::SeqCst) >= PIECES - 2);
 }
 
 #[test]

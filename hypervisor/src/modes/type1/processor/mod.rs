@@ -296,9 +296,11 @@ impl<V: MachineVm> Processor<V> {
         [own, board, work].into_iter().flatten().min()
     }
 
+    /// Waits. Where work is left it does not, but its thread gives way: a driver can make work that
+    /// never ends.
     fn park(&mut self) {
         let deadline = self.deadline();
-        if !self.machine.board.devices.has_work() && self.inbox.enter() {
+        if self.inbox.enter() {
             self.inbox.thread().park(deadline);
             self.inbox.leave();
         }
