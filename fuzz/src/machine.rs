@@ -86,6 +86,7 @@ pub struct Stage {
     deadlines: AtomicU32,
     since: AtomicU64,
     stuck: AtomicBool,
+    waits: AtomicU32,
     board: OnceLock<Weak<Board>>,
     arrived: OnceLock<Arc<NetLink>>,
     input: OnceLock<Arc<SerialInput>>,
@@ -104,6 +105,7 @@ impl Stage {
             deadlines: AtomicU32::new(0),
             since: AtomicU64::new(BEGIN),
             stuck: AtomicBool::new(false),
+            waits: AtomicU32::new(0),
             board: OnceLock::new(),
             arrived: OnceLock::new(),
             input: OnceLock::new(),
@@ -130,6 +132,7 @@ impl Stage {
     fn moved(&self) {
         self.looks.store(0, Relaxed);
         self.deadlines.store(0, Relaxed);
+        self.waits.store(0, Relaxed);
         self.since.store(self.now.load(Relaxed), Relaxed);
     }
 
@@ -141,6 +144,17 @@ impl Stage {
             assert!(passed >= PASSED, "{DEADLINES} deadlines in {passed} ns: the host spins");
             self.deadlines.store(0, Relaxed);
             self.since.store(now, Relaxed);
+        }
+    }
+
+    /// A vCPU has waited, or was left for work that is left. So many times in a row it may; then the
+    /// guest is given up: it may halt for ever while its timers run, or have made endless work.
+    fn wait(&self) {
+        const PATIENCE: u32 = 1_000;
+        self.looks.store(0, Relaxed);
+        if self.waits.fetch_add(1, Relaxed) >= PATIENCE {
+            self.stuck.store(true, Relaxed);
+            self.leave();
         }
     }
 
@@ -178,7 +192,12 @@ impl VcpuThread for Thread {
     fn park(&self, until: Option<u64>) {
         match until {
             _ if self.kicked.swap(false, Relaxed) => {}
-            Some(at) => self.stage.reach(at),
+            // Only to give way: a driver can make work that never ends.
+            Some(0) => self.stage.wait(),
+            Some(at) => {
+                self.stage.reach(at);
+                self.stage.wait();
+            }
             None => {
                 self.stage.stuck.store(true, Relaxed);
                 self.stage.leave();
@@ -356,7 +375,11 @@ impl BackendVcpu for Vcpu {
                 return Ok(VmExit::InterruptWindow);
             }
             if let Some(at) = self.deadline.filter(|at| *at <= self.stage.now.load(Relaxed)) {
-                self.stage.reach(at);
+                if at > 0 {
+                    self.stage.reach(at)
+                } else {
+                    self.stage.wait()
+                }
                 return Ok(VmExit::Interrupted);
             }
             if self.computes > 0 {
