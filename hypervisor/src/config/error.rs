@@ -176,8 +176,7 @@ impl Problem {
             Self::TooLong(limit) => write!(f, "at most {limit} bytes are read"),
             Self::Duplicate(_) => write!(f, "remove one of them"),
             Self::UnknownKey { key, table, valid } => {
-                let owner = if table.is_empty() { "the file" } else { table };
-                suggest(f, key, valid, '`', format_args!("{owner} has"))
+                suggest(f, key, valid, '`', format_args!("{} has", Owner(table)))
             }
             Self::Missing { key, example, .. } => write!(f, "add {key} = {example}"),
             Self::Type { wanted, .. } => write!(f, "write {wanted}"),
@@ -193,6 +192,18 @@ impl Problem {
             Self::WrongMode { table, mode } => {
                 write!(f, "remove that table, or write mode = \"{table}\" instead of \"{mode}\"")
             }
+        }
+    }
+}
+
+/// Whose keys are meant: a table's, or the file's own, where people leave `[vm]` out.
+struct Owner<'a>(&'a str);
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => f.write_str("a VM's keys stand under [vm], and the file"),
+            table => write!(f, "{table}"),
         }
     }
 }
