@@ -36,7 +36,8 @@ pub fn description() -> PathBuf {
 pub fn build() -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let kernel = kernel::get()?;
+    let kernel = kernel::get()
+        .context("the example needs Debian's kernel (for one of your own: docs/redox-vm.md)")?;
     fs::copy(&kernel.image, folder.join(FILES[0]))
         .with_context(|| format!("cannot copy {}", kernel.image.display()))?;
     let mut files = Files::default();
