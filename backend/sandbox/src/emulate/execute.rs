@@ -86,8 +86,12 @@ fn run(
         Op::PortIo { size, write, port } => {
             return Ok(Flow::Next(port_io(regs, size, write, port)));
         }
+        // It would be a hypercall.
+        Op::StringIo { size: 4, write: true } => {
+            return Ok(Flow::Stay(Step::Unsupported("outsd")));
+        }
         Op::StringIo { size, write } => {
-            // Nothing of ours is reached by string I/O: the service refuses the port.
+            // Nothing of ours is reached by other string I/O: the service refuses the port.
             let port = low16(regs.gpr[Regs::RDX]);
             return Ok(Flow::Stay(Step::Io { port, size, write: write.then_some(0) }));
         }

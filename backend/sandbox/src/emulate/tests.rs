@@ -87,6 +87,7 @@ fn port_io_has_its_port_size_and_value() {
     assert_eq!(m.run(&[0xe7, 0x80]), io(0x80, 4, Some(0x1234_5678)));
     assert_eq!(m.run(&[0xe4, 0x60]), io(0x60, 1, None));
     assert_eq!(m.run(&[0xf3, 0x6e]), io(0x502, 1, Some(0)));
+    assert_eq!(m.run(&[0x6f]), Step::Unsupported("outsd"));
     m.regs.set_port_answer(1, 0xaa);
     assert_eq!(m.regs.gpr[0], 0xffff_ffff_1234_56aa);
     m.regs.set_port_answer(4, 0xbb);

@@ -3,7 +3,7 @@
 use super::Monitor;
 use crate::emulate::exception::{TripleFault, deliver};
 use crate::emulate::{Regs, Step, Vector, step};
-use crate::layout::{GUEST_BASE, LOWEST};
+use crate::layout::{GUEST_BASE, LOWEST, STUBS};
 use hypervisor::memory::{Gpa, Gva};
 use hypervisor::vcpu::{Ending, VmEntry, VmExit, line};
 
@@ -23,6 +23,7 @@ pub enum Trap {
     SystemCall,
 }
 
+const DB: u8 = 1;
 const GP: u8 = 13;
 const PF: u8 = 14;
 /// Page-fault error code: write access.
@@ -36,6 +37,8 @@ impl Monitor {
         match trap {
             Trap::SystemCall => self.system_call(regs),
             Trap::Exception { number: PF, error, address } => self.page_fault(error, address, regs),
+            // A rewritten hypercall site is one instruction to a guest that steps through itself.
+            Trap::Exception { number: DB, .. } if self.is_call_code(regs.rip) => {}
             _ if !self.is_guest_code(regs.rip) => self.end(&Ending::Fault(line(format_args!(
                 "the guest left its memory: rip={:#x}",
                 regs.rip
@@ -50,6 +53,11 @@ impl Monitor {
     /// The guest has jumped to code of another mode, which a process can and an HVT guest cannot.
     pub(super) fn left_long_mode(&self, rip: u64) -> ! {
         self.end(&Ending::Fault(line(format_args!("the guest left 64-bit mode: rip={rip:#x}"))))
+    }
+
+    /// The way from a hypercall site to the monitor and back.
+    fn is_call_code(&self, rip: u64) -> bool {
+        STUBS.contains(&rip) || !self.is_guest_code(rip)
     }
 
     fn is_guest_code(&self, rip: u64) -> bool {

@@ -5,12 +5,12 @@
 
 use hostile::{
     Outcome,
-    misdeeds::{calls, cpu, exceptions, memory, state},
+    misdeeds::{calls, cpu, entrances, exceptions, memory, state},
 };
 
 unikernel::manifest! {}
 unikernel::main!(main);
 
 fn main() -> Outcome {
-    hostile::run(&[memory::ALL, calls::ALL, cpu::ALL, exceptions::ALL, state::ALL])
+    hostile::run(&[memory::ALL, calls::ALL, cpu::ALL, exceptions::ALL, state::ALL, entrances::ALL])
 }

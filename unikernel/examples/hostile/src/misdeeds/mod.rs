@@ -3,6 +3,7 @@
 pub mod block;
 pub mod calls;
 pub mod cpu;
+pub mod entrances;
 pub mod exceptions;
 pub mod memory;
 pub mod net;
