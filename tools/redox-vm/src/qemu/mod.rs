@@ -91,6 +91,7 @@ pub fn run_text(
     match child::run(&mut command)? {
         Ended::Itself(ended) => told(&ended, &status.contents()),
         Ended::BySignal(signal) => {
+            tell::hurry();
             tell::warn(format_args!("Exiting on signal {signal}"));
             Ok(1)
         }

@@ -2,6 +2,7 @@
 
 use hypervisor::mode::HypervisorMode;
 use hypervisor::vm::VmId;
+use redox_hvt::tell;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -29,6 +30,7 @@ impl End {
     /// Ends it by a signal.
     pub fn by_signal(&self, signal: i32) {
         self.signal.store(signal, Relaxed);
+        tell::hurry();
         self.leave();
     }
 
