@@ -3,13 +3,14 @@
 //! The vCPU's descriptor is made with the VM, because KVM tells the cycle counter's frequency
 //! only of a vCPU; [`BackendVm::create_vcpu`] gives it its state and hands it out.
 
-use crate::error::refused;
+use crate::error::{errno, refused};
 use crate::machine::{Machine, Ram};
 use crate::{KvmVcpu, arch};
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::{BackendError, BackendVm, Doorbell, ExitHandler, VcpuState, VmSpec};
 use kvm_bindings::{KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap};
 use kvm_ioctls::{VcpuFd, VmFd};
+use rustix::io::Errno;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +30,7 @@ impl KvmVm {
     pub(crate) fn new(kvm: &kvm_ioctls::Kvm, spec: VmSpec) -> Result<Self, BackendError> {
         let ram = Ram::new(spec.memory)?;
         let memory = ram.as_guest_memory()?;
-        let vm = kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+        let vm = create(kvm)?;
         keep_hypercall_instructions(&vm);
         let machine = Arc::new(Machine::new(vm, ram)?);
         let vcpu = machine.vm().create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
@@ -50,6 +51,16 @@ impl KvmVm {
         let vcpu = vcpu.as_mut().ok_or_else(|| BackendError::new("the vCPU is already in use"))?;
         self.probed = true;
         arch::probe(vcpu, &self.memory, self.cycle_frequency)
+    }
+}
+
+/// KVM_CREATE_VM, which a signal interrupts, and which is then made again.
+pub(crate) fn create(kvm: &kvm_ioctls::Kvm) -> Result<VmFd, BackendError> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if errno(&error) == Errno::INTR => {}
+            other => return other.map_err(refused("KVM_CREATE_VM")),
+        }
     }
 }
 

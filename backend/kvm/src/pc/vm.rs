@@ -51,7 +51,7 @@ impl KvmPcVm {
     pub(super) fn new(kvm: &kvm_ioctls::Kvm, spec: &MachineSpec<'_>) -> Result<Self, BackendError> {
         let ram = Ram::new(slots::check(spec.ram)?)?;
         let memory = ram.spread_over(spec.ram)?;
-        let vm = kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+        let vm = crate::vm::create(kvm)?;
         prepare(&vm)?;
         let tsc = Tsc::set(&vm, spec.tsc_khz)?;
         let machine = Arc::new(Machine::without_slots(vm, ram));

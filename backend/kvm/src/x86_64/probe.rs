@@ -8,10 +8,11 @@
 #![allow(unsafe_code)]
 
 use super::state::set_state;
-use crate::error::refused;
+use crate::error::{errno, refused};
 use hypervisor::memory::{Gpa, GuestMemory};
 use hypervisor::vcpu::{BackendError, Segment, VcpuState, X86State};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::io::Errno;
 
 /// Pages that the guest borrows: low ones, that every guest uses for the same, so that they cost
 /// no page that would not have been touched anyway.
@@ -102,10 +103,14 @@ pub(crate) fn probe(vcpu: &mut VcpuFd, memory: &GuestMemory, hz: u64) -> Result<
 
 fn run(vcpu: &mut VcpuFd, hz: u64) -> Result<(), BackendError> {
     set_state(vcpu, &VcpuState::X86(start_state()))?;
-    match vcpu.run() {
-        Ok(VcpuExit::Hlt) => {}
-        Ok(_) => return Err(BackendError::new("KVM cannot run 64-bit code with SSE here")),
-        Err(error) => return Err(refused("running 64-bit code with SSE")(error)),
+    loop {
+        match vcpu.run() {
+            Ok(VcpuExit::Hlt) => break,
+            Ok(_) => return Err(BackendError::new("KVM cannot run 64-bit code with SSE here")),
+            // A signal, which is noted, and acted on when the guest is to run.
+            Err(error) if errno(&error) == Errno::INTR => {}
+            Err(error) => return Err(refused("running 64-bit code with SSE")(error)),
+        }
     }
     let regs = vcpu.get_regs().map_err(refused("KVM_GET_REGS"))?;
     judge(regs.rax, regs.rbx, hz)
