@@ -78,7 +78,11 @@ pub fn run_text(
     let module = Handed::new("module", &bytes)?;
     let status = Handed::new("status", &[])?;
     let memory = vm.memory.saturating_add(bytes.len() as u64).saturating_add(OVERHEAD);
-    let mut command = Command::new(programs::qemu()?);
+    let qemu = programs::qemu()?;
+    if let Some(doubt) = programs::doubt(&qemu) {
+        tell::warn(doubt);
+    }
+    let mut command = Command::new(qemu);
     hardware(&mut command, memory, cpus.count);
     console(&mut command);
     devices.plug(&mut command);
