@@ -208,7 +208,17 @@ fn place(at: &Place) -> u64 {
             bar(slot % 3) + (u64::from(page % 5) << 12) + u64::from(offset)
         }
         Place::Rom(offset) => ROM.start + u64::from(offset),
-        Place::Any(word) => word.get(0, MEMORY),
+        Place::Any(word) => near_edge(&word),
+    }
+}
+
+/// A number, near an edge of RAM or of the firmware.
+fn near_edge(word: &Word) -> u64 {
+    match word {
+        Word::FromStart(offset) | Word::FromEnd(offset) if *offset & 16 != 0 => {
+            word.get(ROM.start, ROM.end)
+        }
+        _ => word.get(0, MEMORY),
     }
 }
 
@@ -233,20 +243,20 @@ fn acts(step: &Step, firmware: bool, to: &mut VecDeque<Act>) {
             let gpa = place(at);
             let size = 1 + size % 8;
             if !is_memory(gpa, write.is_some(), firmware) {
-                let write = write.map(|word| word.get(0, MEMORY));
+                let write = write.as_ref().map(near_edge);
                 exit(VmExit::Mmio { gpa: Gpa(gpa), size, write });
             }
         }
         Step::Config(slot, register, size, write) => {
             exit(select(slot % 4 * (1 + slot / 128 * 9), *register));
             let (port, size) = (0xcfc + u16::from(register & 3), [1, 2, 4][usize::from(size % 3)]);
-            let write = write.map(|word| word.get(0, MEMORY) as u32);
+            let write = write.as_ref().map(|word| near_edge(word) as u32);
             exit(VmExit::Io { port, size, write });
         }
         Step::Msr(index, write) => {
             let index = MSRS[usize::from(*index) % MSRS.len()];
             exit(match write {
-                Some(word) => VmExit::WriteMsr { index, value: word.get(0, MEMORY) },
+                Some(word) => VmExit::WriteMsr { index, value: near_edge(word) },
                 None => VmExit::ReadMsr { index },
             });
         }
@@ -255,7 +265,7 @@ fn acts(step: &Step, firmware: bool, to: &mut VecDeque<Act>) {
         }
         Step::AnyMsr(index, None) => exit(VmExit::ReadMsr { index: *index }),
         Step::Call(number, arguments) => {
-            let arguments = arguments.map(|word| word.get(0, MEMORY));
+            let arguments = arguments.each_ref().map(near_edge);
             exit(VmExit::Hypercall { number: u64::from(number % 12), arguments });
         }
         Step::Timer(which, how, count) => timer(*which, *how, *count).into_iter().for_each(exit),
@@ -266,12 +276,12 @@ fn acts(step: &Step, firmware: bool, to: &mut VecDeque<Act>) {
         Step::Halt => exit(VmExit::Halt),
         Step::TripleFault => exit(VmExit::Shutdown { rip: None }),
         Step::Memory(at, value) => {
-            to.push_back(Act::Memory(at.get(0, MEMORY), value.get(0, MEMORY)));
+            to.push_back(Act::Memory(near_edge(at), near_edge(value)));
         }
         Step::Descriptor(at, address, len, flags) => {
             let base = queues(1 + at / 128, u64::from(at / 64 % 2)) + u64::from(at % 8) * 16;
             let rest = u64::from(*len) | u64::from(flags & 7) << 32 | u64::from(at % 9) << 48;
-            to.push_back(Act::Memory(base, address.get(0, MEMORY)));
+            to.push_back(Act::Memory(base, near_edge(address)));
             to.push_back(Act::Memory(base + 8, rest));
             // One more chain is available.
             let ring = queues(1 + at / 128, u64::from(at / 64 % 2)) + 0x400;
@@ -280,7 +290,7 @@ fn acts(step: &Step, firmware: bool, to: &mut VecDeque<Act>) {
         Step::Interrupts(on) => to.push_back(Act::Interrupts(*on)),
         Step::Cr8(value) => to.push_back(Act::Cr8(*value)),
         Step::Compute(times) => to.push_back(Act::Compute((*times).into())),
-        Step::Pass(word) => to.push_back(Act::Pass(word.get(0, MEMORY) % (1 << 50))),
+        Step::Pass(word) => to.push_back(Act::Pass(near_edge(word) % (1 << 50))),
         Step::Frame => to.push_back(Act::Frame),
         Step::Type(byte) => to.push_back(Act::Type(*byte)),
         Step::Button | Step::Switch => {}
