@@ -22,13 +22,14 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 15] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
     ("the console takes commands", console),
     ("there is one prompt after a guest's end, and none where the machine ends", prompts),
     ("several unikernels run at once", several),
+    ("a VM that cannot be made is a failure, however the others end", missed),
     ("a guest that never ends leaves others their share and is stopped", endless),
     ("a guest that prints 3 MiB at once leaves others their share and is stopped", loud),
     ("vCPUs run where they are pinned, and nowhere that is not there", pinned),
@@ -168,6 +169,13 @@ fn several(image: &Path) -> Result<()> {
     let parts =
         ["[hello] argument 3: metal", "[clock] SUCCESS", "[block] pieces of blocks: refused"];
     expect(&boot, Some(GOOD), &parts)
+}
+
+fn missed(image: &Path) -> Result<()> {
+    let module = module("missed", &[("hello", HELLO), ("block", &block("nothing.img"))])?;
+    let start = Start::Kernel { image, words: "exit console=off", module: Some(&module) };
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &[] }.boot()?;
+    expect(&boot, Some(BAD), &["block.toml: ", "VM 1 (hello): exit status 0"])
 }
 
 fn endless(image: &Path) -> Result<()> {

@@ -32,6 +32,7 @@ mod vms;
 
 use ::alloc::sync::Arc;
 use ::alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use cpu::{apic, ioapic, local};
 use host_baremetal::acpi::Acpi;
 use host_baremetal::boot::BootInfo;
@@ -88,6 +89,9 @@ fn crash() {
     unsafe { core::arch::asm!("ud2") };
 }
 
+/// Whether a VM that the command line asks for could not be made or started.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
 /// The first thread.
 fn run(options: &Options, files: Files) {
     for word in &options.unknown {
@@ -108,7 +112,7 @@ fn run(options: &Options, files: Files) {
     }
     let machines = Machines::new(files, options.guest_cpus.clone());
     if options.exit {
-        machines.when_idle(|good| end::exit(good));
+        machines.when_idle(|good| end::exit(good && !MISSED.load(Ordering::Relaxed)));
     }
     let started = start(&machines, options);
     if options.exit && started == 0 {
@@ -139,6 +143,7 @@ fn start(machines: &Arc<Machines>, options: &Options) -> u32 {
     let made = configs.iter().filter_map(|config| match machines.create(config) {
         Ok(vm) => Some(vm),
         Err(error) => {
+            MISSED.store(true, Ordering::Relaxed);
             warning!("{error}");
             None
         }
@@ -151,6 +156,7 @@ fn start(machines: &Arc<Machines>, options: &Options) -> u32 {
     made.into_iter().fold(0, |started, vm| match machines.start(vm) {
         Ok(()) => started + 1,
         Err(error) => {
+            MISSED.store(true, Ordering::Relaxed);
             warning!("{error}");
             started
         }
