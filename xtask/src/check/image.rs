@@ -175,7 +175,7 @@ fn missed(image: &Path) -> Result<()> {
     let module = module("missed", &[("hello", HELLO), ("block", &block("nothing.img"))])?;
     let start = Start::Kernel { image, words: "exit console=off", module: Some(&module) };
     let boot = Trial { start, cpus: 1, devices: &[], typed: &[] }.boot()?;
-    expect(&boot, Some(BAD), &["block.toml: ", "VM 1 (hello): exit status 0"])
+    expect(&boot, Some(BAD), &["block.toml: ", "(hello): exit status 0"])
 }
 
 fn endless(image: &Path) -> Result<()> {
