@@ -28,6 +28,17 @@ pub fn inherit(command: &mut Command, fd: RawFd) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Keeps a descriptor back that we may have been given ourselves.
+pub fn keep_back(command: &mut Command, fd: RawFd) {
+    let apply = move || {
+        // SAFETY: no memory is touched. Where it is not open, there is nothing to keep back.
+        let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        Ok(())
+    };
+    // SAFETY: one system call, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
 /// Starts the process without standard input, output and error.
 pub fn close_standard(command: &mut Command) {
     let apply = || {

@@ -10,7 +10,7 @@ use system_tests::elf::Elf;
 use system_tests::environment::{is_root, skip};
 use system_tests::namespace::with_network;
 use system_tests::network::{Pinger, Pings, Tap, Wire};
-use system_tests::{Running, Scratch, Tender, unikernel};
+use system_tests::{Running, Scratch, Tender, limits, unikernel};
 
 const IP: [u8; 4] = [10, 0, 0, 2];
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -131,6 +131,17 @@ fn what_cannot_be_attached_is_named() {
         let run = Tender::new("net").net("service0", spec).run();
         run.assert_ends(1, text);
         assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
+    }
+}
+
+/// The tender has opened its own there meanwhile.
+#[test]
+fn a_descriptor_that_was_not_given_is_not_taken() {
+    for fd in [3, 4] {
+        let tender = Tender::new("net").net("service0", &format!("@{fd}"));
+        let run = tender.option("--gdb").option("--gdb-port=0");
+        let run = run.prepare(move |command| limits::keep_back(command, fd)).run();
+        run.assert_ends(1, &format!("@{fd}: `{fd}' is not the number of an open descriptor"));
     }
 }
 

@@ -11,6 +11,7 @@ use host_linux::confine::Rule;
 use host_linux::net::Port;
 use hypervisor::memory::{Gpa, GuestMemory, Perms};
 use hypervisor::vcpu::*;
+use rustix::io::{FdFlags, fcntl_setfd};
 use std::arch::asm;
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
@@ -122,6 +123,7 @@ fn its_disk_does_not_grow() {
 #[test]
 fn its_stream_takes_bytes_only() {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    fcntl_setfd(&ours, FdFlags::empty()).unwrap();
     let port = Port::attach(&format!("@{}", ours.into_raw_fd()), Some([2; 6])).unwrap();
     let fd = u64::try_from(port.fd()).unwrap();
     let send = |number: i64| {

@@ -123,9 +123,14 @@ pub(super) fn adopt(number: &str) -> Result<(OwnedFd, u16), NetError> {
     }
     let args = [usize::try_from(raw).map_err(|_| bad())?, 0, 0, 0, 0, 0];
     const F_GETFD: usize = 1;
+    const FD_CLOEXEC: usize = 1;
     // SAFETY: asks for flags only.
-    unsafe { syscall(libc::SYS_fcntl, [args[0], F_GETFD, 0, 0, 0, 0]) }
+    let flags = unsafe { syscall(libc::SYS_fcntl, [args[0], F_GETFD, 0, 0, 0, 0]) }
         .or_else(|e| if e == Errno::NOSYS { Ok(0) } else { Err(bad()) })?;
+    // One that this process has opened itself, or taken over before: it was not given to us.
+    if flags & FD_CLOEXEC != 0 {
+        return Err(bad());
+    }
     // SAFETY: open, as just asked, and given to us by the user.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     // A program that we start, such as passt, has no use for it.

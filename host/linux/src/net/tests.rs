@@ -169,6 +169,8 @@ fn descriptors_are_taken_as_what_they_are() {
         [(SocketType::STREAM, true), (SocketType::DGRAM, false), (SocketType::SEQPACKET, false)]
     {
         let (ours, theirs) = pair(kind);
+        assert!(Port::attach(&format!("@{}", ours.as_raw_fd()), Some(MAC)).is_err(), "our own");
+        rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::empty()).unwrap();
         let spec = format!("@{}", std::os::fd::IntoRawFd::into_raw_fd(ours));
         let port = Port::attach(&spec, Some(MAC)).unwrap();
         assert_eq!(matches!(port, Port::Stream(_)), streams);

@@ -125,6 +125,7 @@ fn a_tap_that_somebody_else_opened_keeps_its_mtu() {
         return skip("a_tap_that_somebody_else_opened_keeps_its_mtu");
     }
     let Port::Frames(port) = Port::attach("redox1", Some(MAC)).unwrap() else { panic!("no TAP") };
+    rustix::io::fcntl_setfd(&port.fd, rustix::io::FdFlags::empty()).unwrap();
     let spec = format!("@{}", std::os::fd::IntoRawFd::into_raw_fd(port.fd));
     assert_eq!(Port::attach(&spec, Some(MAC)).unwrap().address(), (MAC, 1342));
 }
