@@ -46,13 +46,22 @@ unsafe impl Platform for Machine {
 
     unsafe fn fpu_swap(&self, from: *mut u8, to: *const u8) {
         let (low, high) = (u32::MAX, u32::MAX);
+        let of_nobody = 0u32;
         // SAFETY: as the caller promises; XCR0 limits what is saved to what the areas hold.
         unsafe {
             if register::guest_components() == 0 {
-                asm!("fxsave64 [{}]", "fxrstor64 [{}]", in(reg) from, in(reg) to);
+                asm!("fxsave64 [{}]", in(reg) from);
             } else {
-                asm!("xsave64 [{}]", "xrstor64 [{}]", in(reg) from, in(reg) to,
-                    in("eax") low, in("edx") high);
+                asm!("xsave64 [{}]", in(reg) from, in("eax") low, in("edx") high);
+            }
+            // AMD's processors leave the x87 instruction and data pointers alone where no
+            // exception is pending (APM vol. 5, FXRSTOR): the next guest would read where this one
+            // computed. A load of our own puts other addresses there.
+            asm!("fnclex", "emms", "fild dword ptr [{}]", in(reg) &raw const of_nobody);
+            if register::guest_components() == 0 {
+                asm!("fxrstor64 [{}]", in(reg) to);
+            } else {
+                asm!("xrstor64 [{}]", in(reg) to, in("eax") low, in("edx") high);
             }
         }
     }
