@@ -176,17 +176,21 @@ pub(super) fn cpus(cpus: &[u32], vcpus: u32) -> Result<(), Problem> {
 }
 
 pub(super) fn memory(bytes: u64, mode: Option<ModeKind>) -> Result<(), Problem> {
-    let key = String::from("memory");
-    let found = Bytes(bytes).to_string();
+    // Words only where they are wanted: a VM's creation passes here three times.
+    let words = || (String::from("memory"), Bytes(bytes).to_string());
+    let beyond = |range| {
+        let (key, found) = words();
+        Err(Problem::Range { key, found, range })
+    };
     if mode == Some(ModeKind::Hvt) && Layout::new(bytes, false).is_err() {
-        let range = format!("{} to {}: a unikernel", Bytes(PAGE_SIZE), Bytes(MAX_MEMORY));
-        return Err(Problem::Range { key, found, range });
+        return beyond(format!("{} to {}: a unikernel", Bytes(PAGE_SIZE), Bytes(MAX_MEMORY)));
     }
     if !MEMORY_SIZES.contains(&bytes) {
         let (least, most) = (Bytes(*MEMORY_SIZES.start()), Bytes(*MEMORY_SIZES.end()));
-        return Err(Problem::Range { key, found, range: format!("{least} to {most}") });
+        return beyond(format!("{least} to {most}"));
     }
     if !bytes.is_multiple_of(PAGE_SIZE) {
+        let (key, found) = words();
         let rule = format!("write a multiple of {}", Bytes(PAGE_SIZE));
         return Err(Problem::Value { key, found, rule });
     }

@@ -64,6 +64,8 @@ struct Entry {
     /// The threads of its vCPUs, by their numbers, since its last start.
     threads: Vec<(u32, ThreadId)>,
     running: u32,
+    /// None runs any more, and the person has not been told yet.
+    telling: bool,
     /// How it ended, for people.
     ending: String,
     good: bool,
@@ -142,7 +144,16 @@ impl Machines {
         })?;
         let ending = String::new();
         let threads = Vec::new();
-        let entry = Entry { name, vcpus: made, cpus, threads, running: 0, ending, good: false };
+        let entry = Entry {
+            name,
+            vcpus: made,
+            cpus,
+            threads,
+            running: 0,
+            telling: false,
+            ending,
+            good: false,
+        };
         self.entries.lock().insert(vm, entry);
         Ok(vm)
     }
@@ -238,7 +249,7 @@ impl Machines {
             return;
         }
         let name = entry.name.clone();
-        (entry.ending, entry.good) = (ending.clone(), good);
+        (entry.ending, entry.good, entry.telling) = (ending.clone(), good, true);
         let nothing_runs = entries.values().all(|entry| entry.running == 0);
         let all_good = entries.values().all(|entry| entry.good);
         drop(entries);
@@ -249,14 +260,18 @@ impl Machines {
         }
         let notice = format_args!("VM {vm} ({name}): {ending}");
         terminal::finish_guest(vm.get(), false, log::shows(Level::Info).then_some(notice));
+        if let Some(entry) = self.entries.lock().get_mut(&vm) {
+            entry.telling = false;
+        }
         if let Some(idle) = idle {
             idle(all_good);
         }
     }
 
-    /// Waits until no vCPU of a VM runs, or until a time of [`time::now`].
+    /// Waits until no vCPU of a VM runs and its end has been told, or until a time of [`time::now`].
     pub fn wait(&self, vm: VmId, until: u64) {
-        let runs = || self.entries.lock().get(&vm).is_some_and(|entry| entry.running > 0);
+        let lives = |entry: &Entry| entry.running > 0 || entry.telling;
+        let runs = || self.entries.lock().get(&vm).is_some_and(lives);
         while runs() && time::now() < until {
             thread::park(Some(until.min(time::now().saturating_add(LOOK))));
         }
