@@ -25,26 +25,35 @@ const PML4: u64 = 0x2000;
 const PDPT: u64 = 0x3000;
 const PD: u64 = 0x4000;
 
+/// The symbol of a guest's code. A linker sees those of all crates: it has the crate's name in it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! symbol {
+    ($name:ident) => {
+        concat!("guest_", env!("CARGO_CRATE_NAME"), "_", stringify!($name))
+    };
+}
+
 /// Assembles a function that returns the bytes of its instructions.
 #[macro_export]
 macro_rules! code {
     ($name:ident: $($line:literal),+ $(,)?) => {
         core::arch::global_asm!(
             ".pushsection .rodata.guests, \"a\"",
-            concat!(".globl conformance_", stringify!($name)),
-            concat!(".globl conformance_end_", stringify!($name)),
-            concat!("conformance_", stringify!($name), ":"),
+            concat!(".globl ", $crate::symbol!($name)),
+            concat!(".globl end_", $crate::symbol!($name)),
+            concat!($crate::symbol!($name), ":"),
             $($line,)+
-            concat!("conformance_end_", stringify!($name), ":"),
+            concat!("end_", $crate::symbol!($name), ":"),
             ".popsection",
         );
 
         #[allow(unsafe_code)]
         fn $name() -> &'static [u8] {
             unsafe extern "C" {
-                #[link_name = concat!("conformance_", stringify!($name))]
+                #[link_name = $crate::symbol!($name)]
                 static START: u8;
-                #[link_name = concat!("conformance_end_", stringify!($name))]
+                #[link_name = concat!("end_", $crate::symbol!($name))]
                 static END: u8;
             }
             let (start, end) = (&raw const START, &raw const END);

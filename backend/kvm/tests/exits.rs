@@ -11,13 +11,13 @@ use guest::{kvm, next, vcpu};
 use hypervisor::memory::{Gpa, Gva};
 use hypervisor::vcpu::{BackendVcpu, VmEntry, VmExit};
 
-code!(kvm_rewrites_text: "nop", "mov dword ptr [0x100ffc], eax", "hlt");
+code!(rewrites_text: "nop", "mov dword ptr [0x100ffc], eax", "hlt");
 code!(rewrites_text_with_sse: "nop", "movups [0x100f00], xmm0", "hlt");
 
 #[test]
 fn a_write_to_text_names_where_and_what() {
     let Some(kvm) = kvm("a_write_to_text_names_where_and_what") else { return };
-    let (_vm, mut vcpu) = vcpu(&kvm, kvm_rewrites_text());
+    let (_vm, mut vcpu) = vcpu(&kvm, rewrites_text());
     let fault = VmExit::MemoryFault { rip: Gva(TEXT + 1), address: Some(Gpa(TEXT + 0xffc)) };
     assert_eq!(next(&mut vcpu), fault);
     assert_eq!(next(&mut vcpu), fault, "a guest that has faulted does not go on");
