@@ -210,7 +210,9 @@ fn pinned(image: &Path) -> Result<()> {
     let (one, none) = (on(1), on(2));
     let module = module("pinned", &[("a", &one), ("b", &one), ("c", &one), ("none", &none)])?;
     let start = Start::Kernel { image, words: "", module: Some(&module) };
-    let typed = ["list", "stats", "stats", "poweroff"].map(|line| (PROMPT, line));
+    // Not before one of them has made a hypercall, and been counted.
+    let said = "[c] spin: must be runs-on";
+    let typed = [(said, "list"), (PROMPT, "stats"), (PROMPT, "stats"), (PROMPT, "poweroff")];
     let boot = Trial { start, cpus: 2, devices: &[], typed: &typed }.boot()?;
     let refused = "none.toml: `cpus` names CPU 2, which is not there: this machine has 0 to 1\n";
     let counted = "hypercalls: puts ";
@@ -232,7 +234,9 @@ fn kept_off(image: &Path) -> Result<()> {
         let start = Start::Kernel { image, words, module: Some(&module) };
         Trial { start, cpus: 3, devices: &[], typed }.boot()
     };
-    let typed = ["stats", "stats", "stats", "modes", "poweroff"].map(|line| (PROMPT, line));
+    let mut typed = ["stats", "stats", "stats", "modes", "poweroff"].map(|line| (PROMPT, line));
+    // Not before all of them have run.
+    typed[0].0 = "[d] spin: must be runs-on";
     let several = boot(GUESTS, &typed)?;
     let parts = [
         "kept.toml: `cpus` names CPU 0, which is kept from guests: the image was started with \
