@@ -18,11 +18,16 @@ const MTU: u16 = 1500;
 pub fn resources() -> Resources {
     let (disk, net) = (Device::Block(disk()), Device::Net(net()));
     Resources {
-        console: Box::new(Sink),
+        console: console(),
         clock: Box::new(Still),
         wait: Box::new(Still),
         devices: vec![None, Some(disk), Some(net)],
     }
+}
+
+/// The console alone.
+pub fn console() -> Box<dyn Console> {
+    Box::new(Sink)
 }
 
 /// The disk alone.

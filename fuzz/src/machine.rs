@@ -7,8 +7,8 @@
 
 use crate::host;
 use hypervisor::config::{Type1Config, Type1Console};
-use hypervisor::host::{Blob, BlockStore, Clock, Console, HostError, NetPort, Notices};
-use hypervisor::memory::{Gpa, GuestMemory, GuestSlice, HostBlock, Perms};
+use hypervisor::host::{Blob, BlockStore, Clock, HostError, NetPort, Notices};
+use hypervisor::memory::{Gpa, GuestMemory, HostBlock, Perms};
 use hypervisor::modes::type1::board::{Board, Verdict};
 use hypervisor::modes::type1::boot::state::reset as after_reset;
 use hypervisor::modes::type1::cpuid::{Place, policy};
@@ -446,27 +446,7 @@ impl MachineVcpu for Vcpu {
 /// The host.
 struct Host(Arc<Stage>);
 
-struct Bytes(Vec<u8>);
-
-impl Blob for Bytes {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
-        self.0.as_slice().read_at(offset, to)
-    }
-}
-
 struct Nowhere;
-
-impl Console for Nowhere {
-    fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
-        let mut bytes = vec![0; text.len()];
-        assert_eq!(text.copy_to(&mut bytes), bytes.len());
-        Ok(())
-    }
-}
 
 impl Notices for Nowhere {
     fn notice(&self, text: std::fmt::Arguments<'_>) {
@@ -476,10 +456,10 @@ impl Notices for Nowhere {
 
 impl Type1Host for Host {
     fn open(&self, path: &str) -> Result<Box<dyn Blob>, HostError> {
-        Ok(Box::new(Bytes(match path {
+        Ok(Box::new(match path {
             "firmware" => vec![ROM_BYTE; ROM_SIZE as usize],
             _ => kernel(),
-        })))
+        }))
     }
 
     fn session(&self, _: VmId, _: &str) -> Result<Box<dyn Type1Session>, HostError> {
@@ -527,7 +507,7 @@ pub fn build(stage: &Arc<Stage>, firmware: bool) -> (Arc<Machine<Vm>>, Vec<Proce
     }
     let (link, input) = (Arc::new(NetLink::default()), Arc::new(SerialInput::default()));
     let lent = Lent {
-        console: Box::new(Nowhere),
+        console: host::console(),
         notices: Arc::new(Nowhere),
         clock: stage.clone(),
         vcpus: threads.iter().map(|thread| thread.clone() as Arc<dyn VcpuThread>).collect(),

@@ -6,6 +6,7 @@
 
 use crate::memory::GuestSlice;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 pub mod errno;
@@ -73,6 +74,9 @@ impl fmt::Display for HostError {
 
 impl core::error::Error for HostError {}
 
+/// Pieces of memory, one behind the other.
+pub type Pieces<'a, 'b> = &'a mut dyn Iterator<Item = GuestSlice<'b>>;
+
 /// A disk: a fixed number of bytes that can be read and written at any offset.
 pub trait BlockStore: Send + Sync {
     /// Size in bytes.
@@ -97,12 +101,7 @@ pub trait BlockStore: Send + Sync {
     ///
     /// # Errors
     /// If not all of it could be read.
-    fn read_pieces(
-        &self,
-        offset: u64,
-        _len: u64,
-        to: &mut dyn Iterator<Item = GuestSlice<'_>>,
-    ) -> Result<(), HostError> {
+    fn read_pieces(&self, offset: u64, _len: u64, to: Pieces<'_, '_>) -> Result<(), HostError> {
         let mut at = offset;
         for piece in to {
             self.read_at(at, piece)?;
@@ -116,12 +115,7 @@ pub trait BlockStore: Send + Sync {
     ///
     /// # Errors
     /// If not all of it could be written.
-    fn write_pieces(
-        &self,
-        offset: u64,
-        _len: u64,
-        from: &mut dyn Iterator<Item = GuestSlice<'_>>,
-    ) -> Result<(), HostError> {
+    fn write_pieces(&self, offset: u64, _len: u64, from: Pieces<'_, '_>) -> Result<(), HostError> {
         let mut at = offset;
         for piece in from {
             self.write_at(at, piece)?;
@@ -250,6 +244,26 @@ impl Blob for [u8] {
         let rest = &self[start..];
         let count = rest.len().min(to.len());
         Ok(to.copy_from(&rest[..count]))
+    }
+}
+
+impl Blob for Vec<u8> {
+    fn len(&self) -> u64 {
+        Blob::len(&self[..])
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
+        self[..].read_at(offset, to)
+    }
+}
+
+impl<T: Blob + ?Sized> Blob for Arc<T> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
+        (**self).read_at(offset, to)
     }
 }
 

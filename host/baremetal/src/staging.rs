@@ -5,7 +5,7 @@
 //! allows.
 
 use crate::disk::SECTOR;
-use hypervisor::host::{HostError, HostErrorKind};
+use hypervisor::host::{HostError, HostErrorKind, Pieces};
 use hypervisor::memory::GuestSlice;
 
 /// A disk with a buffer.
@@ -34,9 +34,6 @@ pub trait Staged {
     /// The disk's.
     fn write(&self, sector: u64, count: usize) -> Result<(), HostError>;
 }
-
-/// Pieces, one behind the other.
-pub type Pieces<'a, 'b> = &'a mut dyn Iterator<Item = GuestSlice<'b>>;
 
 /// Fills the pieces, `len` bytes together, with what is at byte `at` of the disk.
 ///

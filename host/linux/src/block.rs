@@ -7,7 +7,7 @@ use crate::confine::{Rule, Within};
 use crate::sys::Words;
 use crate::transfer::{PIECES, pread, preadv, pwrite, pwritev};
 use arrayvec::ArrayVec;
-use hypervisor::host::{BlockStore, HostError};
+use hypervisor::host::{BlockStore, HostError, Pieces};
 use hypervisor::memory::GuestSlice;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags, SeekFrom, fdatasync, open, seek};
@@ -96,8 +96,6 @@ impl BlockStore for FileBlock {
         fdatasync(&self.file).map_err(|e| HostError::from_errno(e.raw_os_error(), "block flush"))
     }
 }
-
-type Pieces<'a, 'b> = &'a mut dyn Iterator<Item = GuestSlice<'b>>;
 
 /// Repeats a transfer until all of `slice` is done.
 fn whole(

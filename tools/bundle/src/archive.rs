@@ -44,8 +44,8 @@ impl Files {
     }
 
     /// What a file has in it.
-    pub fn contents(&self, path: &str) -> Option<&[u8]> {
-        self.0.get(path).map(|entry| &entry.contents[..])
+    pub fn contents(&self, path: &str) -> Option<&Vec<u8>> {
+        self.0.get(path).map(|entry| &entry.contents)
     }
 
     /// The paths of all files.

@@ -104,24 +104,8 @@ mod tests {
         let vm = parsed(&format!("[vm]\nname = \"x\"\nimage = \"i\"\n{more}"));
         is_wanted(&vm, |path| {
             assert_eq!(path, "i");
-            is_disk(&Bytes(image))
+            is_disk(&image.to_vec())
         })
-    }
-
-    struct Bytes<'a>(&'a [u8]);
-
-    impl Blob for Bytes<'_> {
-        fn len(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn read_at(
-            &self,
-            offset: u64,
-            to: hypervisor::memory::GuestSlice<'_>,
-        ) -> Result<usize, hypervisor::host::HostError> {
-            Blob::read_at(self.0, offset, to)
-        }
     }
 
     #[test]

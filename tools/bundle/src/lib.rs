@@ -15,6 +15,10 @@ pub use room::Room;
 use std::path::Path;
 use std::{fs, io};
 
+/// The status of the program `vm-bundle` if firmware is wanted and there is none. It says nothing
+/// then: the caller may get some.
+pub const NO_FIRMWARE: u8 = 3;
+
 /// Writes a file whole, or leaves none: half an archive is of no use, least of all on a full disk.
 ///
 /// # Errors

@@ -13,12 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use hypervisor::config::VmConfig;
-use hypervisor::host::{Blob, HostError};
-use hypervisor::memory::GuestSlice;
-use vm_bundle::{Files, Room, firmware};
-
-/// The status if firmware is wanted and there is none. Nothing is said: the caller may get some.
-const NO_FIRMWARE: u8 = 3;
+use vm_bundle::{Files, NO_FIRMWARE, Room, firmware};
 
 fn main() -> ExitCode {
     let mut bundle = Bundle::default();
@@ -117,7 +112,7 @@ impl Bundle {
         let is_description = |path: &&str| path.ends_with(".toml");
         let names: Vec<_> = self.files.paths().filter(is_description).map(str::to_owned).collect();
         for name in names {
-            let text = self.files.contents(&name).map(<[u8]>::to_vec).unwrap_or_default();
+            let text = self.files.contents(&name).cloned().unwrap_or_default();
             let shown = name.trim_start_matches('/');
             let mut text = String::from_utf8(text).with_context(|| shown.to_owned())?;
             match VmConfig::from_toml(&text) {
@@ -137,7 +132,7 @@ impl Bundle {
     ) -> Result<()> {
         let is_disk = |image: &str| {
             let path = format!("/{}", image.trim_start_matches("./").trim_start_matches('/'));
-            self.files.contents(&path).is_some_and(|bytes| firmware::is_disk(&Image(bytes)))
+            self.files.contents(&path).is_some_and(|bytes| firmware::is_disk(bytes))
         };
         let (mut found, mut lacks) = (None, false);
         let find = || {
@@ -160,19 +155,6 @@ impl Bundle {
 
 /// Where SeaBIOS lies in a bundle.
 const FIRMWARE: &str = "firmware/bios-256k.bin";
-
-/// A file of the bundle.
-struct Image<'a>(&'a [u8]);
-
-impl Blob for Image<'_> {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
-        Blob::read_at(self.0, offset, to)
-    }
-}
 
 #[cfg(test)]
 mod tests {

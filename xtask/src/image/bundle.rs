@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::setup::firmware::Firmware;
 use crate::{paths, process};
 
-/// The status of `vm-bundle` if it needs firmware and this machine has none.
-const NO_FIRMWARE: i32 = 3;
+/// As a process has it.
+const NO_FIRMWARE: i32 = vm_bundle::NO_FIRMWARE as i32;
 
 /// Options of `cargo xtask bundle`.
 #[derive(clap::Args)]

@@ -1,7 +1,7 @@
 //! Classic BPF as seccomp(2) runs it (Linux `include/uapi/linux/{filter,seccomp,audit}.h`).
 //!
-//! Every function makes one instruction, except [`skip_within`] and [`skip_beyond`]. "Skip" counts the instructions
-//! after the one that skips.
+//! Every function makes one instruction, except [`skip_within`] and [`skip_beyond`]. "Skip" counts
+//! the instructions after the one that skips.
 
 use super::Within;
 use core::ops::Range;

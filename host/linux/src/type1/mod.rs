@@ -18,7 +18,6 @@ use crate::net::{NetError, Port};
 use crate::terminal::Keys;
 use arrivals::Arrivals;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
-use hypervisor::memory::GuestSlice;
 use hypervisor::modes::type1::host::{
     Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread,
 };
@@ -56,19 +55,6 @@ struct State {
     /// Kernels and the like, kept open: when the guest resets its machine, nothing can be opened
     /// any more.
     files: BTreeMap<String, Arc<FileBlob>>,
-}
-
-/// One user of an open file.
-struct SharedBlob(Arc<FileBlob>);
-
-impl Blob for SharedBlob {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
-        self.0.read_at(offset, to)
-    }
 }
 
 impl Shared {
@@ -131,13 +117,13 @@ impl Type1Host for LinuxHost {
     fn open(&self, path: &str) -> Result<Box<dyn Blob>, HostError> {
         let mut state = self.shared.state();
         if let Some(open) = state.files.get(path) {
-            return Ok(Box::new(SharedBlob(Arc::clone(open))));
+            return Ok(Box::new(Arc::clone(open)));
         }
         let blob = FileBlob::open(OsStr::new(path)).map_err(|e| failed(e, "opening the file"))?;
         state.rules.extend(blob.rules());
         let blob = Arc::new(blob);
         state.files.insert(path.to_owned(), Arc::clone(&blob));
-        Ok(Box::new(SharedBlob(blob)))
+        Ok(Box::new(blob))
     }
 
     fn session(&self, _: VmId, _: &str) -> Result<Box<dyn Type1Session>, HostError> {

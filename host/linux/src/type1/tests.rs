@@ -1,6 +1,7 @@
 //! The host as the mode uses it.
 
 use super::*;
+use hypervisor::memory::GuestSlice;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Sender, channel};

@@ -5,7 +5,7 @@
 
 use super::queue::{Buffers, Chain, Queue, QueueError};
 use super::{Context, VirtioDevice};
-use crate::host::{BlockStore, HostError};
+use crate::host::{BlockStore, HostError, Pieces};
 use crate::memory::{GuestMemory, GuestSlice, MemoryError, Perms};
 use alloc::boxed::Box;
 use zerocopy::little_endian::{U32, U64};
@@ -134,7 +134,7 @@ impl Blk {
 /// Hands over the parts that are memory, and fails if there was one that is not.
 fn all_of<'a>(
     parts: impl Iterator<Item = Result<GuestSlice<'a>, MemoryError>>,
-    transfer: impl FnOnce(&mut dyn Iterator<Item = GuestSlice<'_>>) -> Result<(), HostError>,
+    transfer: impl FnOnce(Pieces<'_, '_>) -> Result<(), HostError>,
 ) -> Result<(), Failure> {
     let mut all = Ok(());
     let mut good = parts.map_while(|part| part.map_err(|error| all = Err(error)).ok());

@@ -185,6 +185,23 @@ impl RamDisk {
         end.ok_or(outside)?;
         Ok(self.files.start.wrapping_add(self.range.start + offset))
     }
+
+    /// Moves bytes between the guest and the disk, a part at a time: `one` is given each with its
+    /// place.
+    fn transfer(
+        &self,
+        offset: u64,
+        slice: GuestSlice<'_>,
+        one: impl Fn(*mut u8, GuestSlice<'_>),
+    ) -> Result<(), HostError> {
+        let place = self.place(offset, slice.len())?;
+        for at in (0..slice.len()).step_by(PIECE) {
+            let Some(part) = slice.part(at, PIECE.min(slice.len() - at)) else { break };
+            one(place.wrapping_add(at), part);
+            breathe(part.len());
+        }
+        Ok(())
+    }
 }
 
 impl BlockStore for RamDisk {
@@ -193,29 +210,21 @@ impl BlockStore for RamDisk {
     }
 
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<(), HostError> {
-        let place = self.place(offset, to.len())?;
-        for at in (0..to.len()).step_by(PIECE) {
-            let Some(part) = to.part(at, PIECE.min(to.len() - at)) else { break };
+        self.transfer(offset, to, |place, part| {
             // SAFETY: inside of the disk. One that is written is this guest's, and a disk's requests
             // are done one after the other; another is only read.
-            part.copy_from(unsafe { core::slice::from_raw_parts(place.add(at), part.len()) });
-            breathe(part.len());
-        }
-        Ok(())
+            part.copy_from(unsafe { core::slice::from_raw_parts(place, part.len()) });
+        })
     }
 
     fn write_at(&self, offset: u64, from: GuestSlice<'_>) -> Result<(), HostError> {
         if self.read_only {
             return Err(HostError::new(HostErrorKind::Denied, "RAM disk: it may only be read"));
         }
-        let place = self.place(offset, from.len())?;
-        for at in (0..from.len()).step_by(PIECE) {
-            let Some(part) = from.part(at, PIECE.min(from.len() - at)) else { break };
+        self.transfer(offset, from, |place, part| {
             // SAFETY: as above.
-            part.copy_to(unsafe { core::slice::from_raw_parts_mut(place.add(at), part.len()) });
-            breathe(part.len());
-        }
-        Ok(())
+            part.copy_to(unsafe { core::slice::from_raw_parts_mut(place, part.len()) });
+        })
     }
 
     fn flush(&self) -> Result<(), HostError> {
