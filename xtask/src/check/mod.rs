@@ -12,6 +12,7 @@ pub mod machines;
 mod room;
 pub mod suites;
 mod tally;
+mod tree;
 
 use std::time::Instant;
 
@@ -39,6 +40,7 @@ pub fn run(options: &Options) -> Result<i32> {
     if whole {
         checks.run("format", lint::format);
         checks.run("clippy", lint::clippy);
+        checks.run("links", tree::links);
     }
     if !options.quick {
         checks.run_setup("set-up", setup::everything);
