@@ -214,7 +214,7 @@ impl VcpuThread for Thread {
 pub struct Vm {
     memory: GuestMemory,
     /// Each range of addresses, and what backs it between two guards.
-    blocks: Vec<(u64, Vec<u64>)>,
+    blocks: Vec<(u64, Arc<Vec<u64>>)>,
     stage: Arc<Stage>,
     threads: Vec<Arc<Thread>>,
 }
@@ -229,8 +229,9 @@ impl Vm {
             block[..GUARD_WORDS].fill(GUARD);
             block[GUARD_WORDS + words..].fill(GUARD);
             let host = block[GUARD_WORDS..].as_mut_ptr().cast();
-            // SAFETY: the bytes live as long as the VM and are not touched otherwise.
-            let host = unsafe { HostBlock::new(Gpa(range.start), len, host) };
+            let block = Arc::new(block);
+            // SAFETY: the bytes live as long as their owner and are not touched otherwise.
+            let host = unsafe { HostBlock::new(Gpa(range.start), len, host, block.clone()) };
             memory.add(host).expect("disjoint ranges");
             blocks.push((range.start, block));
         }
@@ -240,7 +241,7 @@ impl Vm {
 
     /// Whether nothing beside the guest's memory has been written.
     pub fn is_unharmed(&self) -> bool {
-        let guards = |(_, block): &(u64, Vec<u64>)| {
+        let guards = |(_, block): &(u64, Arc<Vec<u64>>)| {
             let end = block.len() - GUARD_WORDS;
             block[..GUARD_WORDS].iter().chain(&block[end..]).all(|word| *word == GUARD)
         };
@@ -250,7 +251,7 @@ impl Vm {
     /// What is in memory, 8 bytes at a time, whatever the guest may do with it. Nobody writes there
     /// meanwhile: this is the only thread.
     pub fn words(&self, range: Range<u64>) -> &[u64] {
-        let of = |(start, _): &&(u64, Vec<u64>)| *start <= range.start;
+        let of = |(start, _): &&(u64, Arc<Vec<u64>>)| *start <= range.start;
         let (start, block) = self.blocks.iter().rfind(of).expect("memory");
         let from = GUARD_WORDS + ((range.start - start) / 8) as usize;
         &block[from..from + ((range.end - range.start) / 8) as usize]

@@ -9,20 +9,15 @@ pub struct Ram {
     pub memory: GuestMemory,
     /// The same bytes without permissions, to look at what must not have changed.
     all: GuestMemory,
-    _bytes: Vec<u64>,
 }
 
 impl Ram {
     /// Memory at these addresses, multiples of 8.
     pub fn new(range: Range<u64>) -> Self {
         let len = range.end - range.start;
-        let mut bytes = vec![0u64; (len / 8) as usize];
         let mut memory = GuestMemory::new();
-        // SAFETY: the bytes live as long as the memory that is made of them, in the same
-        // structure, and are not touched otherwise.
-        let block = unsafe { HostBlock::new(Gpa(range.start), len, bytes.as_mut_ptr().cast()) };
-        memory.add(block).expect("the only block");
-        Self { all: memory.clone(), memory, _bytes: bytes }
+        memory.add(HostBlock::zeroed(Gpa(range.start), len)).expect("the only block");
+        Self { all: memory.clone(), memory }
     }
 
     /// Fills a range with `byte` and takes permissions away from it.

@@ -21,15 +21,16 @@ pub(crate) const PAGE: u64 = 4096;
 ///
 /// Drop order is the order of the fields: KVM lets go of the VM before its memory is unmapped.
 /// vCPUs hold an `Arc` of this and close their own descriptor first, so the kernel never has a
-/// vCPU whose memory is gone, or has become other memory of this process.
+/// vCPU whose memory is gone, or has become other memory of this process. Each [`GuestMemory`] of
+/// this RAM owns it too.
 pub(crate) struct Machine {
     vm: VmFd,
-    ram: Ram,
+    ram: Arc<Ram>,
 }
 
 impl Machine {
     /// Gives `vm` the RAM, as slot 0 from guest-physical address 0.
-    pub(crate) fn new(vm: VmFd, ram: Ram) -> Result<Self, BackendError> {
+    pub(crate) fn new(vm: VmFd, ram: Arc<Ram>) -> Result<Self, BackendError> {
         let machine = Self::without_slots(vm, ram);
         let whole = 0..machine.ram.len as u64;
         machine.set_slot(0, whole, 0).map_err(refused("giving the VM its memory"))?;
@@ -37,7 +38,7 @@ impl Machine {
     }
 
     /// The same with the RAM not in the guest's address space yet.
-    pub(crate) fn without_slots(vm: VmFd, ram: Ram) -> Self {
+    pub(crate) fn without_slots(vm: VmFd, ram: Arc<Ram>) -> Self {
         Self { vm, ram }
     }
 
@@ -45,7 +46,7 @@ impl Machine {
         &self.vm
     }
 
-    pub(crate) fn ram(&self) -> &Ram {
+    pub(crate) fn ram(&self) -> &Arc<Ram> {
         &self.ram
     }
 
@@ -108,7 +109,7 @@ unsafe impl Sync for Ram {}
 
 impl Ram {
     /// Maps `len` bytes of zeros. No page is allocated before it is used.
-    pub(crate) fn new(len: u64) -> Result<Self, BackendError> {
+    pub(crate) fn new(len: u64) -> Result<Arc<Self>, BackendError> {
         let error = |why: String| {
             BackendError::new(format!("cannot map {len} bytes of guest memory: {why}"))
         };
@@ -123,18 +124,18 @@ impl Ram {
         // SAFETY: a new anonymous mapping at an address that the kernel chooses.
         let host = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), size, access, flags) }
             .map_err(|e| error(format!("{e}: ask for less")))?;
-        Ok(Self { host: host.cast(), len: size })
+        Ok(Arc::new(Self { host: host.cast(), len: size }))
     }
 
     /// The address space that this RAM is, from guest-physical address 0.
     ///
     /// # Errors
     /// Never in practice: there is only one block.
-    pub(crate) fn as_guest_memory(&self) -> Result<GuestMemory, BackendError> {
+    pub(crate) fn as_guest_memory(self: &Arc<Self>) -> Result<GuestMemory, BackendError> {
         let mut memory = GuestMemory::new();
-        // SAFETY: mapped until `self` is dropped, which `KvmVm` and `KvmVcpu` put after their
-        // `GuestMemory`; what `protect` takes away, `GuestMemory::protect` is told as well.
-        memory.add(unsafe { HostBlock::new(Gpa(0), self.len as u64, self.host) })?;
+        // SAFETY: mapped until `self` is dropped; what `protect` takes away, `GuestMemory::protect`
+        // is told as well.
+        memory.add(unsafe { HostBlock::new(Gpa(0), self.len as u64, self.host, self.clone()) })?;
         Ok(memory)
     }
 
@@ -142,7 +143,10 @@ impl Ram {
     ///
     /// # Errors
     /// If they overlap or are more than this RAM.
-    pub(crate) fn spread_over(&self, ranges: &[Range<u64>]) -> Result<GuestMemory, BackendError> {
+    pub(crate) fn spread_over(
+        self: &Arc<Self>,
+        ranges: &[Range<u64>],
+    ) -> Result<GuestMemory, BackendError> {
         let mut memory = GuestMemory::new();
         let mut offset = 0usize;
         for range in ranges {
@@ -150,8 +154,9 @@ impl Ram {
             let end = offset.checked_add(len).filter(|&end| end <= self.len);
             let end = end.ok_or_else(|| BackendError::new("more ranges of RAM than RAM"))?;
             // SAFETY: inside of the mapping, which stays as for `as_guest_memory`.
-            let block =
-                unsafe { HostBlock::new(Gpa(range.start), len as u64, self.host.add(offset)) };
+            let block = unsafe {
+                HostBlock::new(Gpa(range.start), len as u64, self.host.add(offset), self.clone())
+            };
             memory.add(block)?;
             offset = end;
         }
@@ -221,8 +226,8 @@ fn host_access(perms: Perms) -> MprotectFlags {
 
 impl Drop for Ram {
     fn drop(&mut self) {
-        // SAFETY: this mapping is ours, and by the drop order of its owners nothing uses it any
-        // more. It cannot fail for a mapping that exists.
+        // SAFETY: this mapping is ours, and whoever uses it owns this. It cannot fail for a mapping
+        // that exists.
         let _ = unsafe { rustix::mm::munmap(self.host.cast(), self.len) };
     }
 }
@@ -249,6 +254,15 @@ mod tests {
         }
         assert!(ram.protect(4 * PAGE..4 * PAGE, Perms::READ).is_ok());
         assert!(ram.protect(0..4 * PAGE, Perms::READ).is_ok());
+    }
+
+    #[test]
+    fn ram_stays_mapped_while_somebody_uses_it() {
+        let ram = Ram::new(PAGE).unwrap();
+        let memory = ram.as_guest_memory().unwrap();
+        drop(ram);
+        memory.write_obj(Gpa(8), &7u64).unwrap();
+        assert_eq!(memory.read_obj::<u64>(Gpa(8)), Ok(7));
     }
 
     #[test]

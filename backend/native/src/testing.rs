@@ -4,7 +4,7 @@
 
 use crate::{Frame, GuestRam, HostPhys, Platform};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -61,13 +61,7 @@ fn layout(order: u8) -> Layout {
 /// RAM in one piece for each range of up to 16 MiB; larger ones are only promised.
 pub(crate) struct Ram {
     memory: GuestMemory,
-    pieces: Vec<(Range<u64>, *mut u8)>,
 }
-
-// SAFETY: raw memory.
-unsafe impl Send for Ram {}
-// SAFETY: as above.
-unsafe impl Sync for Ram {}
 
 const SMALL: u64 = 16 << 20;
 
@@ -82,19 +76,24 @@ unsafe impl GuestRam for Ram {
     }
 
     fn frame(&self, at: Gpa) -> Option<Frame> {
-        let (range, host) = self.pieces.iter().find(|(range, _)| range.contains(&at.0))?;
-        let offset = (at.0 & !4095) - range.start;
-        Some(Frame { at: HostPhys(host.addr() as u64 + offset), order: 0 })
+        let block = self.memory.blocks().iter().find(|block| block.range().contains(&at.0))?;
+        let offset = (at.0 & !4095) - block.range().start;
+        Some(Frame { at: HostPhys(block.host().addr() as u64 + offset), order: 0 })
     }
 }
 
-impl Drop for Ram {
+/// Page-aligned memory of the test program.
+struct Piece(*mut u8, Layout);
+
+// SAFETY: raw memory, which only `GuestMemory` touches.
+unsafe impl Send for Piece {}
+// SAFETY: as above.
+unsafe impl Sync for Piece {}
+
+impl Drop for Piece {
     fn drop(&mut self) {
-        for (range, host) in &self.pieces {
-            let size = usize::try_from(range.end - range.start).unwrap();
-            // SAFETY: allocated below with this layout.
-            unsafe { dealloc(*host, Layout::from_size_align(size, 4096).unwrap()) };
-        }
+        // SAFETY: allocated below with this layout.
+        unsafe { dealloc(self.0, self.1) };
     }
 }
 
@@ -103,16 +102,19 @@ unsafe impl Platform for Board {
     type Ram = Ram;
 
     fn guest_ram(&self, ranges: &[Range<u64>]) -> Option<Ram> {
-        let mut ram = Ram { memory: GuestMemory::new(), pieces: Vec::new() };
+        let mut memory = GuestMemory::new();
         for range in ranges.iter().filter(|range| range.end - range.start <= SMALL) {
             let size = usize::try_from(range.end - range.start).ok()?;
+            let layout = Layout::from_size_align(size, 4096).ok()?;
             // SAFETY: not of size 0.
-            let host = unsafe { alloc_zeroed(Layout::from_size_align(size, 4096).ok()?) };
-            ram.pieces.push((range.clone(), host));
-            // SAFETY: as long as the RAM.
-            ram.memory.add(unsafe { HostBlock::new(Gpa(range.start), size as u64, host) }).ok()?;
+            let host = unsafe { alloc_zeroed(layout) };
+            let piece = Arc::new(Piece(host, layout));
+            let gpa = Gpa(range.start);
+            // SAFETY: allocated until the piece is dropped.
+            let block = unsafe { HostBlock::new(gpa, size as u64, host, piece) };
+            memory.add(block).ok()?;
         }
-        Some(ram)
+        Some(Ram { memory })
     }
 
     fn alloc(&self, order: u8) -> Option<HostPhys> {

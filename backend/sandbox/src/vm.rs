@@ -26,8 +26,7 @@ struct Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `SandboxVm::new`; the GuestMemory that points to it is dropped
-        // before it (see the order of the fields of `SandboxVm`).
+        // SAFETY: mapped by `SandboxVm::new`; whoever uses it shares this owner.
         let _ = unsafe { munmap(self.at.cast(), self.len) };
     }
 }
@@ -37,10 +36,9 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-/// A VM. Fields are dropped in order: the memory's users, then its mapping, then the file.
+/// A VM.
 pub struct SandboxVm {
     memory: GuestMemory,
-    _mapping: Mapping,
     file: OwnedFd,
     config: Arc<SandboxConfig>,
     epoch: Moment,
@@ -77,9 +75,10 @@ impl SandboxVm {
             .map_err(|e| failed("mmap", e))?
             .cast::<u8>();
         let mut memory = GuestMemory::new();
-        // SAFETY: mapped until `_mapping` is dropped, after `memory`.
-        memory.add(unsafe { HostBlock::new(Gpa(LOWEST), len as u64, at) })?;
-        Ok(Self { memory, _mapping: Mapping { at, len }, file, config, epoch })
+        let mapping = Arc::new(Mapping { at, len });
+        // SAFETY: mapped until `mapping` is dropped.
+        memory.add(unsafe { HostBlock::new(Gpa(LOWEST), len as u64, at, mapping) })?;
+        Ok(Self { memory, file, config, epoch })
     }
 
     /// The descriptor of the guest's memory, which the guest's process has too.

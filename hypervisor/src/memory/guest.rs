@@ -1,21 +1,28 @@
 //! The guest-physical address space: which addresses are RAM, where the host has them, and what
 //! may be done with them.
+//!
+//! A [`GuestMemory`] shares the ownership of the host memory behind it. Whoever holds a clone may
+//! use it after the VM is gone: the host memory is unmapped when the last clone is dropped.
 
 #![allow(unsafe_code)]
 
+use super::backing::{Backing, Words};
 use super::{Gpa, GuestSlice, MemoryError, Perms};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::mem::size_of;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A piece of host memory that backs a range of guest RAM.
-#[derive(Debug, Clone, Copy)]
+/// A piece of host memory that backs a range of guest RAM, and its owner.
+#[derive(Clone)]
 pub struct HostBlock {
     gpa: Gpa,
     len: u64,
     host: *mut u8,
+    _backing: Backing,
 }
 
 impl HostBlock {
@@ -23,10 +30,22 @@ impl HostBlock {
     ///
     /// # Safety
     /// `host..host + len` must stay mapped, for reading and writing except where
-    /// [`GuestMemory::protect`] is told otherwise, until every `GuestMemory` made of this block
-    /// is gone. Nothing else in the host may hold a Rust reference to it.
-    pub unsafe fn new(gpa: Gpa, len: u64, host: *mut u8) -> Self {
-        Self { gpa, len, host }
+    /// [`GuestMemory::protect`] is told otherwise, until `backing` is dropped. Nothing else in the
+    /// host may hold a Rust reference to it.
+    pub unsafe fn new(gpa: Gpa, len: u64, host: *mut u8, backing: Backing) -> Self {
+        Self { gpa, len, host, _backing: backing }
+    }
+
+    /// `len` bytes of zeroed guest RAM from `gpa`, on the heap, for tests and small guests. `len`
+    /// is rounded up to a multiple of 8 in the host.
+    ///
+    /// # Panics
+    /// If the host has no such piece of memory.
+    pub fn zeroed(gpa: Gpa, len: u64) -> Self {
+        let words = Words::zeroed(usize::try_from(len.div_ceil(8)).unwrap_or(usize::MAX));
+        let host = words.start();
+        // SAFETY: the words live as long as their owner, which nobody else refers to.
+        unsafe { Self::new(gpa, len, host, Arc::new(words)) }
     }
 
     /// The guest-physical addresses that it backs.
@@ -37,6 +56,15 @@ impl HostBlock {
     /// Where the host has it.
     pub fn host(&self) -> *mut u8 {
         self.host
+    }
+}
+
+impl fmt::Debug for HostBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBlock")
+            .field("range", &self.range())
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +84,7 @@ pub struct GuestMemory {
 }
 
 // SAFETY: the blocks are raw memory that the guest shares anyway; access is by volatile or atomic
-// operations only, and the tables change only through `&mut self`.
+// operations only, the tables change only through `&mut self`, and owners are `Send + Sync`.
 unsafe impl Send for GuestMemory {}
 // SAFETY: as above.
 unsafe impl Sync for GuestMemory {}
@@ -100,7 +128,7 @@ impl GuestMemory {
     /// # Safety
     /// As for [`HostBlock::new`], with the new addresses, from when the result is first used.
     pub unsafe fn rebased(&self, f: impl Fn(&HostBlock) -> *mut u8) -> Self {
-        let blocks = self.blocks.iter().map(|b| HostBlock { host: f(b), ..*b }).collect();
+        let blocks = self.blocks.iter().map(|b| HostBlock { host: f(b), ..b.clone() }).collect();
         Self { blocks, runs: self.runs.clone() }
     }
 
@@ -155,8 +183,8 @@ impl GuestMemory {
         let out_of_range = MemoryError::OutOfRange { gpa, len };
         let offset = usize::try_from(gpa.0 - block.gpa.0).map_err(|_| out_of_range)?;
         let size = usize::try_from(len).map_err(|_| out_of_range)?;
-        // SAFETY: `find` has checked that offset..offset + len is inside of the block, which its
-        // maker promised to be mapped; and the permissions were checked just now.
+        // SAFETY: `find` has checked that offset..offset + len is inside of the block, which is
+        // mapped for as long as `self` holds its owner; the permissions were checked just now.
         Ok(unsafe { GuestSlice::new(block.host.add(offset), size, needs.contains(Perms::WRITE)) })
     }
 
@@ -269,23 +297,36 @@ impl GuestMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     const RW: Perms = Perms::READ.union(Perms::WRITE);
 
-    fn memory(bytes: &mut [u64], gpa: u64) -> GuestMemory {
+    fn memory(words: u64, gpa: u64) -> GuestMemory {
         let mut memory = GuestMemory::new();
-        let len = (bytes.len() * 8) as u64;
-        // SAFETY: the caller keeps `bytes` alive and does not touch it meanwhile.
-        let block = unsafe { HostBlock::new(Gpa(gpa), len, bytes.as_mut_ptr().cast()) };
-        memory.add(block).unwrap();
+        memory.add(HostBlock::zeroed(Gpa(gpa), words * 8)).unwrap();
         memory
     }
 
     #[test]
+    fn host_memory_lives_until_its_last_user_is_gone() {
+        let backing: Backing = Arc::new(());
+        let watch = Arc::downgrade(&backing);
+        let mut word = 0u64;
+        // SAFETY: the word lives to the end of the test and is read only through the memory.
+        let block = unsafe { HostBlock::new(Gpa(0), 8, (&raw mut word).cast(), backing) };
+        let mut memory = GuestMemory::new();
+        memory.add(block).unwrap();
+        let device = memory.clone();
+        drop(memory);
+        assert_eq!(watch.strong_count(), 1, "a device still uses the memory");
+        device.write_obj(Gpa(0), &7u64).unwrap();
+        assert_eq!(device.read_obj::<u64>(Gpa(0)), Ok(7));
+        drop(device);
+        assert_eq!(watch.strong_count(), 0, "nobody uses the memory any more");
+    }
+
+    #[test]
     fn every_edge_of_a_block_is_checked() {
-        let mut ram = vec![0u64; 32];
-        let m = memory(&mut ram, 0x1000);
+        let m = memory(32, 0x1000);
         assert!(m.slice(Gpa(0x1000), 256, RW).is_ok());
         assert!(m.slice(Gpa(0x1100), 0, RW).is_ok());
         for (gpa, len) in [(0xfff, 1), (0x1000, 257), (0x10ff, 2), (0x1101, 0), (0, 0)] {
@@ -298,19 +339,18 @@ mod tests {
 
     #[test]
     fn overlapping_and_wrapping_blocks_are_refused() {
-        let mut ram = vec![0u64; 32];
-        let mut m = memory(&mut ram, 0x1000);
+        let mut m = memory(32, 0x1000);
         for (gpa, len) in [(0x1000, 256), (0xfff, 2), (0x10ff, 1), (0x1010, 8), (u64::MAX, 2)] {
+            let host = core::ptr::dangling_mut();
             // SAFETY: refused, so never used.
-            let block = unsafe { HostBlock::new(Gpa(gpa), len, core::ptr::dangling_mut()) };
+            let block = unsafe { HostBlock::new(Gpa(gpa), len, host, Arc::new(())) };
             assert!(matches!(m.add(block), Err(MemoryError::Overlap { .. })), "{gpa:#x} {len}");
         }
     }
 
     #[test]
     fn the_last_protection_wins() {
-        let mut ram = vec![0u64; 512];
-        let mut m = memory(&mut ram, 0);
+        let mut m = memory(512, 0);
         m.protect(0..0x800, Perms::READ).unwrap();
         m.protect(0x200..0x400, RW).unwrap();
         assert!(m.write_bytes(Gpa(0x200), &[0; 0x200]).is_ok());
@@ -324,8 +364,7 @@ mod tests {
 
     #[test]
     fn objects_come_back_as_written() {
-        let mut ram = vec![0u64; 4];
-        let m = memory(&mut ram, 0);
+        let m = memory(4, 0);
         m.write_obj(Gpa(3), &0x1122_3344_5566_7788u64).unwrap();
         assert_eq!(m.read_obj::<u64>(Gpa(3)), Ok(0x1122_3344_5566_7788));
         assert_eq!(m.load_u32(Gpa(2), Ordering::Relaxed), Err(MemoryError::Misaligned(Gpa(2))));

@@ -7,10 +7,12 @@
 //! checked, and the copy is used.
 
 mod address;
+mod backing;
 mod guest;
 mod slice;
 
 pub use address::{Gpa, Gva, Hpa};
+pub use backing::Backing;
 pub use guest::{GuestMemory, HostBlock};
 pub use slice::GuestSlice;
 

@@ -11,17 +11,14 @@ const BASE: u64 = 0x10_0000;
 const LEN: u64 = 0x1_0000;
 
 struct Machine {
-    _ram: Vec<u64>,
     memory: GuestMemory,
     cpu: Cpu,
     regs: Regs,
 }
 
 fn machine() -> Machine {
-    let mut ram = vec![0u64; usize::try_from(LEN / 8).unwrap()];
     let mut memory = GuestMemory::new();
-    // SAFETY: the vector lives as long as the memory, in the same structure, and is not touched.
-    memory.add(unsafe { HostBlock::new(Gpa(BASE), LEN, ram.as_mut_ptr().cast()) }).unwrap();
+    memory.add(HostBlock::zeroed(Gpa(BASE), LEN)).unwrap();
     let segment = |selector, attributes| Segment { selector, base: 0, limit: !0, attributes };
     let state = X86State {
         gdt: (0x1000, 23),
@@ -35,7 +32,7 @@ fn machine() -> Machine {
     };
     let mut regs = Regs { rip: BASE, rflags: 0x202, ..Regs::default() };
     regs.gpr[Regs::RSP] = BASE + LEN;
-    Machine { _ram: ram, memory, cpu: Cpu::new(&state), regs }
+    Machine { memory, cpu: Cpu::new(&state), regs }
 }
 
 impl Machine {

@@ -136,10 +136,8 @@ fn framed(packet: &str) -> Vec<u8> {
 }
 
 fn talk(says: Vec<u8>, script: Vec<Stop>) -> Outcome {
-    let mut ram = vec![0u64; 0x400];
     let mut memory = GuestMemory::new();
-    // SAFETY: `ram` outlives the memory and is not touched meanwhile.
-    memory.add(unsafe { HostBlock::new(Gpa(BASE), LEN, ram.as_mut_ptr().cast()) }).unwrap();
+    memory.add(HostBlock::zeroed(Gpa(BASE), LEN)).unwrap();
     let mut vcpu = Scripted {
         memory: &memory,
         registers: X86Registers { rip: BASE, ..Default::default() },

@@ -140,17 +140,12 @@ pub fn patched(mut file: Vec<u8>, offset: usize, value: &[u8]) -> Vec<u8> {
 pub struct Ram {
     /// The guest's view of it.
     pub memory: GuestMemory,
-    _bytes: Vec<u64>,
 }
 
 /// Guest memory at these addresses, multiples of 8.
 pub fn ram(range: Range<u64>) -> Ram {
     let len = range.end - range.start;
-    let mut bytes = vec![0u64; usize::try_from(len / 8).unwrap()];
     let mut memory = GuestMemory::new();
-    // SAFETY: the bytes live as long as the memory that is made of them and are not touched
-    // otherwise.
-    let block = unsafe { HostBlock::new(Gpa(range.start), len, bytes.as_mut_ptr().cast()) };
-    memory.add(block).unwrap();
-    Ram { memory, _bytes: bytes }
+    memory.add(HostBlock::zeroed(Gpa(range.start), len)).unwrap();
+    Ram { memory }
 }

@@ -69,16 +69,11 @@ impl<'a> Reach<'a> {
 mod tests {
     use super::*;
     use crate::memory::HostBlock;
-    use alloc::vec;
 
     #[test]
     fn what_is_memory_but_beyond_the_end_is_out_of_reach() {
-        let mut bytes = vec![0u64; 0x200];
         let mut memory = GuestMemory::new();
-        // SAFETY: the bytes live longer than the memory over them and are not touched otherwise.
-        #[allow(unsafe_code)]
-        let block = unsafe { HostBlock::new(Gpa(0x1000), 0x1000, bytes.as_mut_ptr().cast()) };
-        memory.add(block).unwrap();
+        memory.add(HostBlock::zeroed(Gpa(0x1000), 0x1000)).unwrap();
         let reach = Reach::below(0x1800, &memory);
         assert!(memory.slice(Gpa(0x1801), 8, Perms::READ).is_ok());
         assert!(reach.slice(Gpa(0x17f8), 8, Perms::READ).is_ok());

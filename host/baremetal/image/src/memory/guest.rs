@@ -9,7 +9,7 @@
 use super::{alloc_promised, promise, space, take_back};
 use crate::cpu::register;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use backend_native::{Frame, GuestRam, HostPhys};
 use core::ops::Range;
@@ -29,8 +29,10 @@ const ORDERS: [u8; 3] = [9, 4, 0];
 
 static WINDOWS: Mutex<Windows> = Mutex::new(Windows::new(AREA));
 /// By the address where they begin. Taken before the address space's lock.
-static GUESTS: Mutex<BTreeMap<u64, Arc<Inner>>> = Mutex::new(BTreeMap::new());
+static GUESTS: Mutex<BTreeMap<u64, Weak<Inner>>> = Mutex::new(BTreeMap::new());
 
+/// A window, the frames in it and what is promised for it. They are given back when nobody uses
+/// them any more: every [`GuestMemory`] of this RAM shares it.
 struct Inner {
     /// Where guest-physical address 0 appears.
     base: u64,
@@ -38,14 +40,14 @@ struct Inner {
     /// Promised bytes that were not taken yet.
     left: AtomicU64,
     touches: AtomicU64,
+    /// Promised for the window's tables.
+    overhead: u64,
 }
 
 /// One guest's RAM.
 pub struct Ram {
     memory: GuestMemory,
     inner: Arc<Inner>,
-    /// Promised for the window's tables.
-    overhead: u64,
 }
 
 impl Ram {
@@ -66,18 +68,20 @@ impl Ram {
             ranges: ranges.to_vec(),
             left: AtomicU64::new(size),
             touches: AtomicU64::new(0),
+            overhead,
         });
         let mut memory = GuestMemory::new();
         for range in ranges {
             let place = usize::try_from(base + range.start).ok()?;
             let host = core::ptr::with_exposed_provenance_mut(place);
-            // SAFETY: what is not mapped there is, at the first touch, until the window is gone.
-            let block = unsafe { HostBlock::new(Gpa(range.start), range.end - range.start, host) };
+            let (gpa, len) = (Gpa(range.start), range.end - range.start);
+            // SAFETY: what is not mapped there is, at the first touch, until `inner` is dropped.
+            let block = unsafe { HostBlock::new(gpa, len, host, inner.clone()) };
             // The ranges are disjoint.
             let _ = memory.add(block);
         }
-        GUESTS.lock().insert(base, inner.clone());
-        Some(Self { memory, inner, overhead })
+        GUESTS.lock().insert(base, Arc::downgrade(&inner));
+        Some(Self { memory, inner })
     }
 }
 
@@ -156,13 +160,13 @@ unsafe impl GuestRam for Ram {
     }
 }
 
-impl Drop for Ram {
+impl Drop for Inner {
     fn drop(&mut self) {
-        let Inner { base, ref ranges, ref left, .. } = *self.inner;
+        let Self { base, ref ranges, ref left, overhead, .. } = *self;
         GUESTS.lock().remove(&base);
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         space::unmap_window(base..base + end.next_multiple_of(UNIT));
-        take_back(left.load(Ordering::Relaxed) + self.overhead);
+        take_back(left.load(Ordering::Relaxed) + overhead);
         WINDOWS.lock().give_back(base, end);
     }
 }
@@ -173,7 +177,7 @@ pub fn fault(at: u64) -> bool {
         return false;
     }
     let guests = GUESTS.lock();
-    let guest = guests.range(..=at).next_back().map(|(_, guest)| guest.clone());
+    let guest = guests.range(..=at).next_back().and_then(|(_, guest)| guest.upgrade());
     drop(guests);
     guest.is_some_and(|guest| {
         let made = guest.frame(at - guest.base).is_some();

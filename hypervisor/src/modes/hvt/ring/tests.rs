@@ -4,7 +4,6 @@ use super::*;
 use crate::host::HostError;
 use crate::memory::{GuestSlice, HostBlock};
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex};
@@ -81,12 +80,8 @@ fn until(mut done: impl FnMut() -> bool) {
 /// Memory of a ring and nothing else, for as long as the process lives: a thread that sleeps for
 /// ever must not keep its test from failing.
 fn memory() -> &'static GuestMemory {
-    let bytes = Box::leak(vec![0u64; usize::try_from(abi::BYTES).unwrap() / 8].into_boxed_slice());
     let mut memory = GuestMemory::new();
-    // SAFETY: the bytes are never freed and are touched through the memory only.
-    #[allow(unsafe_code)]
-    let block = unsafe { HostBlock::new(BASE, abi::BYTES, bytes.as_mut_ptr().cast()) };
-    memory.add(block).unwrap();
+    memory.add(HostBlock::zeroed(BASE, abi::BYTES)).unwrap();
     Box::leak(Box::new(memory))
 }
 

@@ -320,7 +320,7 @@ fn firmware_is_at_4_gib_and_at_1_mib() {
     let (high, low) = (ram(rom.high.clone()), ram(0..MIB));
     // Two blocks, as a machine has them.
     let mut memory = high.memory.clone();
-    low.memory.blocks().iter().for_each(|block| memory.add(*block).unwrap());
+    low.memory.blocks().iter().for_each(|block| memory.add(block.clone()).unwrap());
     rom.load(&File(image), &memory).unwrap();
     let text = |at| memory.read_obj::<[u8; 16]>(Gpa(at)).unwrap();
     assert_eq!((text(0xf_fff0), text(0xffff_fff0)), (*b"reset vector 16b", *b"reset vector 16b"));
