@@ -5,7 +5,7 @@
 use crate::syscall::{errno, raw, set_errno};
 use core::ffi::{c_char, c_int, c_long, c_void};
 
-/// Made by [`calls`]: what a C type is as a register's contents.
+/// Made by `calls!`: what a C type is as a register's contents.
 trait Register {
     fn register(self) -> usize;
 }

@@ -1,7 +1,7 @@
 //! `malloc` and its family.
 //!
 //! Blocks come in sizes that are powers of two, from the program's own zeroed memory first and
-//! then from mappings; a freed block waits in its size's list. From [`LARGEST`] on, each is a
+//! then from mappings; a freed block waits in its size's list. From `LARGEST` on, each is a
 //! mapping of its own. In front of each block are 16 bytes that say where it starts and how large
 //! it is.
 

@@ -2,7 +2,7 @@
 //! string instruction, which recent CPUs do a cache line at a time.
 //!
 //! The compiler knows loops that copy, fill or measure, and makes them calls of the very functions
-//! that are here. So no loop here may look like one: see [`step`].
+//! that are here. So no loop here may look like one: see `step`.
 
 use core::arch::asm;
 use core::ffi::{c_char, c_int, c_void};

@@ -1,4 +1,4 @@
-//! What a VM is asked to be: [`VmConfig`] and its parts, which the TOML file ([`file`]) and the
+//! What a VM is asked to be: [`VmConfig`] and its parts, which the TOML file ([`mod@file`]) and the
 //! system calls ([`crate::syscall`]) both become.
 //!
 //! Order: fill a [`VmConfig`] (or read one with [`VmConfig::from_toml`]), find its mode

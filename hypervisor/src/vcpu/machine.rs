@@ -109,7 +109,7 @@ pub trait LocalControllers: Send + Sync {
     fn msi(&self, message: MsiMessage);
 
     /// Drives the line of an external controller (x86: the 8259 pair's INTR, to the first vCPU).
-    /// While it is asserted the backend asks [`ExternalInterrupt::acknowledge`] for the vector.
+    /// While it is asserted, the vCPU's loop takes the vector from that controller and injects it.
     fn set_external(&self, asserted: bool);
 
     /// The vectors for which an end of interrupt is to be told ([`super::VmExit::EndOfInterrupt`]):

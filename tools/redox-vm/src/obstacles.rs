@@ -1,6 +1,6 @@
 //! What stands in a VM's way on this machine, found without making it.
 //!
-//! [`files`] and [`networks`] are looked at before QEMU is started, which says less and makes a TAP
+//! [`files()`] and [`networks`] are looked at before QEMU is started, which says less and makes a TAP
 //! that is not there; [`all`] is what `redox-vm check` tells.
 
 use crate::description::Description;

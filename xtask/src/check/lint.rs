@@ -1,4 +1,4 @@
-//! Form and lints of all workspaces: the main one, the unikernels', the fuzz targets', the test
+//! Form, lints and documentation of all workspaces: the main one, the unikernels', the fuzz targets', the test
 //! kernel's and the bare-metal image's.
 
 use std::path::{Path, PathBuf};
@@ -35,6 +35,14 @@ pub fn clippy() -> Result<Tally> {
         };
         process::run(command.args(["--", "--deny", "warnings"]))?;
     }
+    Ok(Tally::success())
+}
+
+/// rustdoc has nothing to say of the main workspace: no link leads nowhere.
+pub fn documentation() -> Result<Tally> {
+    let mut command = process::cargo();
+    command.args(["doc", "--quiet", "--workspace", "--no-deps"]);
+    process::run(command.env("RUSTDOCFLAGS", "--deny warnings"))?;
     Ok(Tally::success())
 }
 

@@ -40,6 +40,7 @@ pub fn run(options: &Options) -> Result<i32> {
     if whole {
         checks.run("format", lint::format);
         checks.run("clippy", lint::clippy);
+        checks.run("documentation", lint::documentation);
         checks.run("links", tree::links);
     }
     if !options.quick {

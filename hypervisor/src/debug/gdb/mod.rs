@@ -1,12 +1,12 @@
 //! A server of the GDB remote protocol ("Debugging with GDB", appendix E) for one vCPU.
 //!
-//! Order: [`super::DebugVcpu::attach`], find somebody to talk to (a [`Link`], the host's), then [`serve`],
-//! which runs the guest as the debugger says and answers its exits meanwhile. It comes back when
-//! the guest has ended or the debugger has left ([`Done`]).
+//! Order: [`super::DebugVcpu::attach`], find somebody to talk to (a [`Link`], the host's), then
+//! [`serve`], which runs the guest as the debugger says and answers its exits meanwhile. It comes
+//! back when the guest has ended or the debugger has left ([`Done`]).
 //!
 //! The protocol itself is the crate gdbstub's. It takes a peer that follows the protocol for
 //! granted, and any other for an error that ends the session; so only whole packets with a right
-//! checksum get to it ([`frame`]), and a command that it cannot read is refused to the peer.
+//! checksum get to it (`frame`), and a command that it cannot read is refused to the peer.
 //!
 //! Nothing is shown of what the debugger itself has changed: breakpoints are not in the memory
 //! that it reads.

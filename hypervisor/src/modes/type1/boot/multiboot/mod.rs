@@ -4,7 +4,7 @@
 //!
 //! Source: Multiboot Specification 0.6.96. A kernel is an ELF file of either class, loaded by its
 //! physical addresses, or any file whose header says where it goes. Its boot information is at
-//! [`ROOM`], so that a kernel may be loaded below and above. It gets no symbols, no drives and no
+//! `ROOM`, so that a kernel may be loaded below and above. It gets no symbols, no drives and no
 //! graphics mode; its one module is the RAM disk.
 
 mod header;
