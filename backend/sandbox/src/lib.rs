@@ -3,7 +3,7 @@
 //!
 //! The guest runs in a process of its own, at its own addresses, with its segments' permissions.
 //! Ordinary instructions run on the CPU. What is privileged traps; a monitor in the same process
-//! ([`monitor`]) carries it out, delivers exceptions to the guest's own handlers, and answers
+//! (`monitor`) carries it out, delivers exceptions to the guest's own handlers, and answers
 //! hypercalls with the very handler that other backends call after an exit. The supervisor, the
 //! process that made the VM, only waits for the end.
 //!

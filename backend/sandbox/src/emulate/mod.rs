@@ -4,8 +4,8 @@
 //! decodes that one instruction (Intel SDM vol. 2, AMD APM vol. 3) and carries it out on [`Regs`]
 //! and [`Cpu`]; [`exception::deliver`] enters the guest's own handler through its IDT as the CPU
 //! would (Intel SDM vol. 3 §6.14). Nothing here allocates or trusts the guest: every table and
-//! stack access goes through [`GuestMemory`], whose addresses are the guest's virtual addresses
-//! too, because HVT guests are mapped one to one.
+//! stack access goes through `GuestMemory`, whose addresses are the guest's virtual addresses too,
+//! because HVT guests are mapped one to one.
 
 mod cpu;
 mod decode;
