@@ -29,6 +29,8 @@ pub fn build(facs: u64, dsdt: u64) -> FADT {
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
+        // The power management timer is 32 bits wide (`devices/pm.rs`).
+        .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
     table.firmware_ctrl = low(facs).into();
     table.dsdt = low(dsdt).into();

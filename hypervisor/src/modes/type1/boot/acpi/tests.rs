@@ -78,8 +78,8 @@ fn fixed_hardware_is_where_the_board_has_it() {
     assert_eq!(ports, [0x600, 0x604, 0x608]);
     // Legacy devices, no 8042, no VGA, MSI, a CMOS clock.
     assert_eq!(u16::from_le_bytes(fadt.at(109)), 0b101);
-    // WBINVD, C1, no buttons, no RTC wake, a reset register; the timer has 24 bits.
-    assert_eq!(u32::from_le_bytes(fadt.at(112)), 0b100_0111_0101);
+    // WBINVD, C1, no buttons, no RTC wake, a timer of 32 bits, a reset register.
+    assert_eq!(u32::from_le_bytes(fadt.at(112)), 0b101_0111_0101);
     assert_eq!(fadt.at(116), [1, 8, 0, 1, 0xf9, 0xc, 0, 0, 0, 0, 0, 0, 6]);
 }
 
