@@ -50,6 +50,22 @@ fn linux_has_its_disk_and_its_network() {
     assert!(fs::read(disk).unwrap().starts_with(b"written in the guest\n"));
 }
 
+/// Firmware takes RAM for each virtio disk off the top of the memory map, where QEMU puts the boot
+/// module: part of the module then lies outside of what the map calls RAM.
+#[test]
+fn linux_has_four_disks() {
+    let folder = Scratch::new();
+    let more: String = (1..=4)
+        .map(|number| folder.zeroes(&format!("disk{number}.img"), number << 20))
+        .map(|disk| format!("[[vm.type1.disks]]\npath = {disk:?}\n"))
+        .collect();
+    let mut linux = Machine::linux_on(QEMU, 1, &more);
+    assert_eq!(linux.shell("cat /sys/block/vd[abcd]/size"), "2048\n4096\n6144\n8192");
+    linux.type_line("exit");
+    let run = linux.wait();
+    assert_eq!(run.status, Some(0), "{run:#?}");
+}
+
 /// The emulated machine has a CPU for each, beside the one that runs no guest. Where this machine
 /// has one CPU only, they share that.
 #[test]

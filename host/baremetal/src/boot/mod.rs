@@ -55,6 +55,9 @@ pub struct BootInfo {
     pub rsdp: Option<u64>,
 }
 
+/// Ranges of memory, as many as a loader's RAM and modules are at most.
+pub type Mapped = ArrayVec<Range<u64>, { MAX_REGIONS + MAX_MODULES }>;
+
 /// Why nothing could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootError {
@@ -108,6 +111,30 @@ impl BootInfo {
         }
     }
 
+    /// What the image maps of memory from `low` on, in whole pages: RAM, and the modules wherever
+    /// they lie. A loader may put a module, or a part of one, into memory that its map does not
+    /// call RAM. The ranges are sorted, and neither overlap nor touch.
+    pub fn to_map(&self, low: u64) -> Mapped {
+        let page = crate::frames::PAGE;
+        let ram = self.regions.iter().filter(|region| region.kind == RegionKind::Ram);
+        let ram = ram.map(|Region { range, .. }| {
+            range.start.max(low).next_multiple_of(page)..range.end / page * page
+        });
+        let modules = self.modules.iter().filter(|module| module.start >= low).map(|module| {
+            module.start / page * page..module.end.checked_next_multiple_of(page).unwrap_or(0)
+        });
+        let mut ranges: Mapped = ram.chain(modules).filter(|range| !range.is_empty()).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut joined = Mapped::new();
+        for range in ranges {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range),
+            }
+        }
+        joined
+    }
+
     /// What of a range of RAM nothing else lies in: `taken` are other ranges, in any order.
     /// Each free range is handed to `free`.
     pub fn without(range: Range<u64>, taken: &[Range<u64>], free: &mut dyn FnMut(Range<u64>)) {
@@ -136,6 +163,24 @@ mod tests {
         let mut all = Vec::new();
         BootInfo::without(range, taken, &mut |free| all.push(free));
         all
+    }
+
+    #[test]
+    fn modules_are_mapped_wherever_they_lie() {
+        let mut info = BootInfo::default();
+        info.add_region(0, 0x9_fc00, RegionKind::Ram);
+        info.add_region(0x10_0000, 0x30_0800, RegionKind::Ram);
+        info.add_region(0x40_0800, 0x1000, RegionKind::Reserved);
+        info.add_region(0x50_0000, 0x1000, RegionKind::Ram);
+        info.add_module(0x3f_f800, 0x2000);
+        info.add_module(0x8000, 0x10);
+        info.add_module(0x7000_0123, 1);
+        info.add_module(0x50_0400, 0x10);
+        let mapped = info.to_map(0x10_0000);
+        assert_eq!(
+            mapped[..],
+            [0x10_0000..0x40_2000, 0x50_0000..0x50_1000, 0x7000_0000..0x7000_1000]
+        );
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn image() -> Range<u64> {
 /// Takes over what RAM is free, and maps the image and RAM as they stay. Modules in low memory,
 /// where other CPUs start, are moved.
 pub fn init(boot: &mut BootInfo) {
+    check_modules(boot);
     let mut taken = boot.modules.clone();
     let mut given = 0;
     each_free(boot, &taken, LOW..u64::MAX, &mut |free| given += free.end - free.start);
@@ -74,6 +75,26 @@ pub fn init(boot: &mut BootInfo) {
     }
     space::init(boot, &image());
     add(boot, &taken, BOOT_MAPPED..u64::MAX);
+}
+
+/// Refuses modules that cannot be used where the loader has put them.
+fn check_modules(boot: &BootInfo) {
+    for Range { start, end } in boot.modules.iter().cloned() {
+        let image = image();
+        assert!(
+            end <= image.start || image.end <= start,
+            "the boot loader has put a module at {start:#x}..{end:#x}, over this program at \
+             {:#x}..{:#x}: load it elsewhere",
+            image.start,
+            image.end
+        );
+        assert!(
+            end <= space::WINDOW_SIZE,
+            "the boot loader has put a module at {start:#x}..{end:#x}, above the {:#x} bytes of \
+             memory that this program can use: load it lower",
+            space::WINDOW_SIZE
+        );
+    }
 }
 
 /// Copies a module from low memory into a frame.

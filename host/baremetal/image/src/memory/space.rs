@@ -16,13 +16,13 @@ use crate::cpu::register::{cr3, flush_page, set_cr3};
 use crate::trace;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use host_baremetal::boot::{BootInfo, RegionKind};
+use host_baremetal::boot::BootInfo;
 use host_baremetal::frames::PAGE;
 use host_baremetal::paging::{NoMemory, PageTables, Rights, Size, Tables};
 use hypervisor::sync::Mutex;
 
 /// The window ends where stacks begin.
-const WINDOW_SIZE: u64 = 1 << 45;
+pub const WINDOW_SIZE: u64 = 1 << 45;
 /// Where device registers go.
 const DEVICES: u64 = 0xffff_b000_0000_0000;
 
@@ -74,9 +74,7 @@ pub fn init(boot: &BootInfo, image: &Range<u64>) {
 fn build(boot: &BootInfo, image: &Range<u64>) -> Result<Space, NoMemory> {
     let mut tables = PageTables::new(FromFrames)?;
     let mut result = Ok(());
-    for region in boot.regions.iter().filter(|region| region.kind == RegionKind::Ram) {
-        let start = region.range.start.max(LOW).next_multiple_of(PAGE);
-        let range = start..region.range.end / PAGE * PAGE;
+    for range in boot.to_map(LOW) {
         BootInfo::without(range, core::slice::from_ref(image), &mut |part| {
             let at = part.start + WINDOW as u64..part.end + WINDOW as u64;
             result = result.and(tables.map(at, part.start, Rights::DATA, largest()));
