@@ -79,6 +79,7 @@ fn start_hardware(boot: &BootInfo, acpi: &Acpi, options: &Options) {
     let own = apic::init();
     local::publish(local::this(), own);
     time::init(acpi.fadt.as_ref());
+    vms::clock::init(acpi.fadt.as_ref());
     ioapic::route_serial(madt, own);
     smp::start(boot, madt, own, options.cpus);
 }

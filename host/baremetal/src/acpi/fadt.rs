@@ -26,6 +26,8 @@ pub struct Fadt {
     pub timer: Option<u16>,
     /// Register and value that reset the machine.
     pub reset: Option<(Register, u8)>,
+    /// Register of the clock chip that holds the century, if there is one.
+    pub century: Option<u8>,
 }
 
 /// Flag: the reset register is supported.
@@ -48,6 +50,7 @@ pub(super) fn parse(table: &[u8]) -> Option<Fadt> {
         enable: some_port(48).zip(byte(52)).filter(|(_, value)| *value != 0),
         timer: some_port(76),
         reset: reset.zip(byte(128)),
+        century: byte(108).filter(|index| (1..128).contains(index)),
     })
 }
 
@@ -67,6 +70,7 @@ mod tests {
         put(52, &[2]);
         put(64, &0x604u32.to_le_bytes());
         put(76, &0x608u32.to_le_bytes());
+        put(108, &[0x32]);
         put(112, &(1u32 << 10).to_le_bytes());
         put(116, &[1, 8, 0, 1]);
         put(120, &0xcf9u64.to_le_bytes());
@@ -78,6 +82,7 @@ mod tests {
         assert_eq!(fadt.enable, Some((0xb2, 2)));
         assert_eq!(fadt.timer, Some(0x608));
         assert_eq!(fadt.reset, Some((Register::Port(0xcf9), 0xf)));
+        assert_eq!(fadt.century, Some(0x32));
         assert_eq!(parse(&bytes[..100]), None);
         // Version 1 ends before the reset register.
         assert_eq!(parse(&bytes[..116]).unwrap().reset, None);

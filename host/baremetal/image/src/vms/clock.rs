@@ -2,7 +2,8 @@
 
 use crate::cpu::port::{inb, outb};
 use crate::time;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use host_baremetal::acpi::fadt::Fadt;
 use host_baremetal::rtc::Registers;
 use hypervisor::host::Clock;
 
@@ -14,6 +15,14 @@ const PATIENCE: u32 = 100_000;
 
 /// Wall time minus [`time::now`]; 0 until the clock chip was read.
 static WALL: AtomicU64 = AtomicU64::new(0);
+/// The chip's register of the century; 0 where it has none.
+static CENTURY: AtomicU8 = AtomicU8::new(0);
+
+/// What ACPI says of the chip. To be called before the clock is read.
+pub fn init(fadt: Option<&Fadt>) {
+    let century = fadt.and_then(|fadt| fadt.century);
+    CENTURY.store(century.unwrap_or(0), Ordering::Relaxed);
+}
 
 /// The machine's clocks.
 pub struct MachineClock;
@@ -45,6 +54,7 @@ fn register(index: u8) -> u8 {
 
 /// Seconds since 1970, or 0 where the chip shows no time.
 fn read_chip() -> u64 {
+    let century = CENTURY.load(Ordering::Relaxed);
     let registers = || Registers {
         second: register(0),
         minute: register(2),
@@ -52,6 +62,7 @@ fn read_chip() -> u64 {
         day: register(7),
         month: register(8),
         year: register(9),
+        century: (century != 0).then(|| register(century)),
         form: register(0xb),
     };
     for _ in 0..PATIENCE {

@@ -1,7 +1,7 @@
 //! The VMs of this machine: made of descriptions in the boot module, run by a thread for each
 //! vCPU.
 
-mod clock;
+pub mod clock;
 mod files;
 mod host;
 mod session;
