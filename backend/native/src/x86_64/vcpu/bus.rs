@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::Platform;
-use crate::x86_64::decode::Mode;
+use crate::x86_64::decode::{Mode, Op};
 use crate::x86_64::emulate::{Bus, Spot, Stop};
 use crate::x86_64::memory::{Access, PAGE};
 use crate::x86_64::regs::truncate;
@@ -21,13 +21,48 @@ pub(super) struct GuestBus<'a, P: Platform, V: Vendor<P>> {
     pub vm: &'a Vm<P, V>,
     pub v: &'a V,
     pub mode: Mode,
-    /// Where the access was that has left the guest: its translation is known.
-    pub known: Option<u64>,
+    /// The access that has left the guest: its translation is known.
+    pub known: Option<Known>,
     /// What devices have answered so far.
     pub answers: &'a [u64],
     pub asked: usize,
     /// What the instruction writes to a device.
     pub written: Option<(Gpa, u8, u64)>,
+}
+
+/// The access that has left the guest, which the processor has checked and translated. Another
+/// operand of the same instruction may lie at the same place of another page, so the translation is
+/// used only for the operand that it was made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    gpa: u64,
+    /// What the operand is accessed for, where the instruction has another one. A string
+    /// instruction that moves reads one operand and writes the other.
+    access: Option<Access>,
+    /// Its linear address, once that has been found out.
+    linear: Option<u64>,
+}
+
+impl Known {
+    /// The translation that an exit tells of an instruction's operand; `None` where it cannot be
+    /// known which operand it was.
+    pub fn of(op: Op, gpa: u64, access: Access) -> Option<Self> {
+        let access = match op {
+            Op::Movs => Some(access),
+            // Both operands are read.
+            Op::Cmps => return None,
+            _ => None,
+        };
+        Some(Self { gpa, access, linear: None })
+    }
+
+    /// Where it is, if it is this access.
+    fn translation(&mut self, linear: u64, access: Access) -> Option<u64> {
+        let is_it = self.access.is_none_or(|known| known == access)
+            && self.gpa % PAGE == linear % PAGE
+            && *self.linear.get_or_insert(linear) == linear;
+        is_it.then_some(self.gpa)
+    }
 }
 
 /// Where an access goes.
@@ -40,13 +75,13 @@ enum Target {
 }
 
 impl<P: Platform, V: Vendor<P>> GuestBus<'_, P, V> {
-    fn target(&self, at: Spot, size: u8, access: Access) -> Result<Target, Stop> {
+    fn target(&mut self, at: Spot, size: u8, access: Access) -> Result<Target, Stop> {
         let linear = linear(self.v, self.mode, at.segment, at.offset, size)?;
         let crosses = linear % PAGE + u64::from(size) > PAGE;
-        let first = match self.known {
-            // The processor has checked and translated it.
-            Some(gpa) if !crosses && gpa % PAGE == linear % PAGE => gpa,
-            _ => self.translate(linear, access)?,
+        let known = self.known.as_mut().filter(|_| !crosses);
+        let first = match known.and_then(|known| known.translation(linear, access)) {
+            Some(gpa) => gpa,
+            None => self.translate(linear, access)?,
         };
         if !crosses {
             return Ok(if self.is_ram(first, access)? {

@@ -278,7 +278,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                 if walk || access == Access::Execute || self.events.is_interrupted() {
                     return fault(&self.v);
                 }
-                self.access(gpa)
+                self.access(gpa, access)
             }
         }
     }

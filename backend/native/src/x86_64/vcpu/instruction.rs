@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::bus::{GuestBus, READS};
+use super::bus::{GuestBus, Known, READS};
 use super::code::{Code, WINDOW};
 use super::{Pending, Vcpu};
 use crate::Platform;
@@ -28,7 +28,8 @@ pub(super) struct Instruction {
     decoded: [Decoded; DECODED],
     /// Which of them it is.
     place: usize,
-    known: Option<u64>,
+    /// The guest-physical address at which it has left the guest, and what for.
+    left: Option<(u64, Access)>,
     answers: [u64; READS],
     answered: usize,
     /// INS: the answer is its port's.
@@ -86,13 +87,17 @@ impl Usual {
 }
 
 impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
-    /// Carries out the instruction that has accessed `gpa`, which is no RAM or not to be written.
-    pub(super) fn access(&mut self, gpa: u64) -> Result<Option<VmExit>, BackendError> {
+    /// Carries out the instruction that has accessed `gpa`, which is not RAM or may not be written.
+    pub(super) fn access(
+        &mut self,
+        gpa: u64,
+        access: Access,
+    ) -> Result<Option<VmExit>, BackendError> {
         let mode = mode::<P, V>(&self.v);
         if let Err(stop) = self.hold(mode) {
             return self.stopped(stop, Some(gpa));
         }
-        (self.held.known, self.held.port) = (Some(gpa), None);
+        (self.held.left, self.held.port) = (Some((gpa, access)), None);
         self.carry_out()
     }
 
@@ -145,7 +150,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             // Another vCPU has changed the code since: the guest tries again.
             return Ok(None);
         }
-        (self.held.known, self.held.port) = (None, Some(port));
+        (self.held.left, self.held.port) = (None, Some(port));
         self.carry_out()
     }
 
@@ -194,7 +199,7 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
             vm: &self.vm,
             v: &self.v,
             mode,
-            known: held.known,
+            known: held.left.and_then(|(gpa, access)| Known::of(insn.op, gpa, access)),
             answers: held.answers(),
             asked: 0,
             written: None,
@@ -228,8 +233,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
                     return Ok(Some(VmExit::Mmio { gpa, size, write: None }));
                 }
                 Err(stop) => {
-                    let known = held.known;
-                    return self.stopped(stop, known);
+                    let gpa = held.left.map(|(gpa, _)| gpa);
+                    return self.stopped(stop, gpa);
                 }
             }
         };

@@ -1,6 +1,8 @@
 //! Exits of a scripted processor, answered as the seam promises; and no panic, whatever a guest
 //! has in its registers, memory and page tables.
 
+mod strings;
+
 use super::*;
 use crate::testing::{Board, board};
 use crate::x86_64::decode::Seg;
