@@ -123,6 +123,31 @@ fn a_signal_ends_what_never_ends() {
     }
 }
 
+/// A signal that comes while the machine is still being made is not lost.
+#[test]
+fn a_signal_ends_what_has_not_begun() {
+    if !can_run("a_signal_ends_what_has_not_begun") {
+        return;
+    }
+    for _ in 0..5 {
+        let scratch = Scratch::new();
+        let mut running = machine(&scratch, 1, "do=spin").spawn();
+        while !blocks(running.pid(), 15) && running.ended().is_none() {
+            std::thread::yield_now();
+        }
+        running.signal(15);
+        running.finish_within(PROMPT).assert_ends(1, "Exiting on signal 15");
+    }
+}
+
+/// Whether a process blocks a signal (proc(5), `SigBlk`).
+fn blocks(pid: u32, signal: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+}
+
 /// A reset loads the kernel again, behind all walls.
 #[test]
 fn a_reset_starts_the_kernel_again() {

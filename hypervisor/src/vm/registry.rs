@@ -179,12 +179,12 @@ impl<T> Vms<T> {
         self.table.read().values().cloned().collect()
     }
 
-    /// Lets a VM's vCPUs run.
+    /// Lets a VM's vCPUs run; gives the number of the run that this begins.
     ///
     /// # Errors
     /// [`VmError::NoSuchVm`] and [`VmError::WrongState`].
-    pub fn start(&self, id: VmId) -> Result<Arc<Vm<T>>, VmError> {
-        Ok(self.step(id, Step::Start)?.0)
+    pub fn start(&self, id: VmId) -> Result<(Arc<Vm<T>>, u64), VmError> {
+        self.step(id, Step::Start)
     }
 
     /// Lets them run no more; gives the number of the run that this ends.

@@ -54,9 +54,12 @@ pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Resu
     confine::filter(&host, &terminal, stats.as_ref(), options.verbose)?;
 
     mode.start_vm(id).map_err(|e| e.to_string())?;
+    end.started();
     let boot_ns = host_linux::clock::monotonic_ns();
     go.wait();
-    let ending = wait(&ends, vm.vcpus, &*mode, id);
+    // A vCPU that finds its machine stopped before it has run reports an error.
+    let ending = wait(&ends, vm.vcpus, &*mode, id)
+        .or_else(|e| if end.is_wanted() { Ok(VcpuExit::Interrupted) } else { Err(e) });
     host.finish();
     drop(terminal.lock().map(|mut terminal| terminal.take()));
     if let (Some(stats), Ok(info)) = (stats, mode.vm(id)) {

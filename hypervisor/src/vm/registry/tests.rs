@@ -89,7 +89,7 @@ fn illegal_steps_say_what_to_do() {
 fn the_end_of_an_old_run_does_not_stop_a_new_one() {
     let (_, vms) = vms(Limits::NONE);
     let id = create(&vms, 1, 1).unwrap();
-    let vm = vms.start(id).unwrap();
+    let (vm, _) = vms.start(id).unwrap();
     let old = vm.check_running().unwrap();
     assert_eq!(vms.stop(id).unwrap().1, old);
     vms.end_run(&vm, old);
@@ -192,7 +192,7 @@ proptest! {
                 _ => Step::Destroy,
             };
             let done = match step {
-                Step::Start | Step::Run => vms.start(id),
+                Step::Start | Step::Run => vms.start(id).map(|(vm, _)| vm),
                 Step::Stop => vms.stop(id).map(|(vm, _)| vm),
                 Step::Destroy => vms.destroy(id),
             };

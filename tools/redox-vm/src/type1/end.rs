@@ -1,9 +1,12 @@
 //! The end of a machine from outside: by the keys, or by a signal.
+//!
+//! It may be asked for at any moment, also while the machine is still being made: then the machine
+//! ends as soon as it has started.
 
 use hypervisor::mode::HypervisorMode;
 use hypervisor::vm::VmId;
 use redox_hvt::tell;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 /// Whom to end, and why it ended.
@@ -11,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 pub struct End {
     machine: OnceLock<(Arc<dyn HypervisorMode>, VmId)>,
     signal: AtomicI32,
+    wanted: AtomicBool,
 }
 
 impl End {
@@ -21,6 +25,23 @@ impl End {
 
     /// Ends it by the wish of the person at the terminal.
     pub fn leave(&self) {
+        self.wanted.store(true, SeqCst);
+        self.stop();
+    }
+
+    /// The machine has been started. Whoever wanted its end before could not end it.
+    pub fn started(&self) {
+        if self.is_wanted() {
+            self.stop();
+        }
+    }
+
+    /// Whether somebody has asked for the end.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(SeqCst)
+    }
+
+    fn stop(&self) {
         if let Some((mode, id)) = self.machine.get() {
             // One that has ended already has.
             let _ = mode.stop_vm(*id);

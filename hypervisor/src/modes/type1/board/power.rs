@@ -35,12 +35,36 @@ impl Verdict {
 
 /// Where anybody asks for an end or a reset. The vCPUs' loops look at [`Power::asked`] before
 /// every entry; the waker makes them look.
+///
+/// Runs are numbered, from 1 on: a stop ends the run that it was meant for, whether it comes before
+/// or after that run's [`Power::start`].
 #[derive(Default)]
 pub struct Power {
     asked: AtomicBool,
     /// A leaf lock.
-    verdict: Mutex<Option<Verdict>>,
+    wishes: Mutex<Wishes>,
     waker: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+#[derive(Default)]
+struct Wishes {
+    verdict: Option<Verdict>,
+    /// The run that was started last.
+    run: u64,
+    /// The latest run that was stopped.
+    stopped: u64,
+    /// The machine has to be reset before its guest goes on.
+    reset_due: bool,
+}
+
+impl Wishes {
+    /// The first wish counts, except that an end overrides a reset.
+    fn add(&mut self, wish: Verdict) {
+        self.reset_due |= wish == Verdict::Reset;
+        if matches!(self.verdict, None | Some(Verdict::Reset)) {
+            self.verdict = Some(wish);
+        }
+    }
 }
 
 impl Power {
@@ -56,13 +80,44 @@ impl Power {
 
     /// Asks. The first wish counts, except that an end overrides a reset.
     pub fn ask(&self, wish: Verdict) {
-        {
-            let mut verdict = self.verdict.lock();
-            if matches!(*verdict, None | Some(Verdict::Reset)) {
-                *verdict = Some(wish);
-            }
-            self.asked.store(true, Ordering::SeqCst);
+        let mut wishes = self.wishes.lock();
+        wishes.add(wish);
+        self.look(&wishes);
+        drop(wishes);
+        self.wake();
+    }
+
+    /// Stops the machine in this run; nothing if a later one has begun.
+    pub fn stop(&self, run: u64) {
+        let mut wishes = self.wishes.lock();
+        if run < wishes.run {
+            return;
         }
+        wishes.stopped = run;
+        wishes.add(Verdict::Stop);
+        self.look(&wishes);
+        drop(wishes);
+        self.wake();
+    }
+
+    /// Begins a run. What ended the one before is forgotten; a guest that had ended by itself, or
+    /// had asked for a reset that was not done, starts anew.
+    pub fn start(&self, run: u64) {
+        let mut wishes = self.wishes.lock();
+        wishes.reset_due |= !matches!(wishes.verdict, None | Some(Verdict::Stop));
+        wishes.run = run;
+        wishes.verdict = wishes.reset_due.then_some(Verdict::Reset);
+        if wishes.stopped >= run {
+            wishes.verdict = Some(Verdict::Stop);
+        }
+        self.look(&wishes);
+    }
+
+    fn look(&self, wishes: &Wishes) {
+        self.asked.store(wishes.verdict.is_some(), Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
         if let Some(wake) = &*self.waker.read() {
             wake();
         }
@@ -75,23 +130,17 @@ impl Power {
 
     /// What is asked for.
     pub fn verdict(&self) -> Option<Verdict> {
-        if self.asked() { self.verdict.lock().clone() } else { None }
+        if self.asked() { self.wishes.lock().verdict.clone() } else { None }
     }
 
     /// Forgets a reset that has been done. An end stays.
     pub fn reset_done(&self) {
-        let mut verdict = self.verdict.lock();
-        if *verdict == Some(Verdict::Reset) {
-            *verdict = None;
-            self.asked.store(false, Ordering::SeqCst);
+        let mut wishes = self.wishes.lock();
+        wishes.reset_due = false;
+        if wishes.verdict == Some(Verdict::Reset) {
+            wishes.verdict = None;
         }
-    }
-
-    /// Forgets everything: the machine is started again.
-    pub fn clear(&self) {
-        let mut verdict = self.verdict.lock();
-        *verdict = None;
-        self.asked.store(false, Ordering::SeqCst);
+        self.look(&wishes);
     }
 }
 
@@ -108,9 +157,42 @@ mod tests {
         power.ask(Verdict::Stop);
         power.reset_done();
         assert_eq!(power.verdict(), Some(Verdict::Off));
-        power.clear();
-        power.ask(Verdict::Reset);
+        power.start(2);
+        assert_eq!(power.verdict(), Some(Verdict::Reset), "it starts anew");
         power.reset_done();
         assert!(!power.asked());
+    }
+
+    #[test]
+    fn a_stop_ends_its_own_run_whenever_it_comes() {
+        let power = Power::new();
+        // Before the start that it overtook.
+        power.stop(1);
+        power.start(1);
+        assert_eq!(power.verdict(), Some(Verdict::Stop));
+        power.start(2);
+        assert_eq!(power.verdict(), None);
+        // After the start of the next run.
+        power.stop(1);
+        assert_eq!(power.verdict(), None);
+        power.stop(2);
+        assert_eq!(power.verdict(), Some(Verdict::Stop));
+    }
+
+    #[test]
+    fn a_reset_that_a_stop_overtook_is_done_in_the_next_run() {
+        let power = Power::new();
+        power.start(1);
+        power.ask(Verdict::Reset);
+        power.stop(1);
+        power.start(2);
+        assert_eq!(power.verdict(), Some(Verdict::Reset));
+        // A machine that is off and was stopped before it ran again.
+        power.ask(Verdict::Off);
+        power.stop(3);
+        power.start(3);
+        assert_eq!(power.verdict(), Some(Verdict::Stop));
+        power.start(4);
+        assert_eq!(power.verdict(), Some(Verdict::Reset));
     }
 }

@@ -15,7 +15,6 @@ mod tests;
 pub use error::Type1Error;
 
 use super::apic::{Delivery, Destination, Interrupt};
-use super::board::Verdict;
 use super::host::Type1Host;
 use super::machine::Machine;
 use super::processor::Processor;
@@ -118,20 +117,15 @@ where
 
     fn start_vm(&self, vm: VmId) -> Result<(), ModeError> {
         let machine = self.machine(vm)?;
-        self.vms.start(vm)?;
-        let power = &machine.board.power;
-        let again = !matches!(power.verdict(), None | Some(Verdict::Stop | Verdict::Reset));
-        power.clear();
-        if again {
-            power.ask(Verdict::Reset);
-        }
+        let (_, run) = self.vms.start(vm)?;
+        machine.board.power.start(run);
         Ok(())
     }
 
     fn stop_vm(&self, vm: VmId) -> Result<(), ModeError> {
         let machine = self.machine(vm)?;
-        self.vms.stop(vm)?;
-        machine.board.power.ask(Verdict::Stop);
+        let (_, run) = self.vms.stop(vm)?;
+        machine.board.power.stop(run);
         Ok(())
     }
 
