@@ -34,6 +34,25 @@ pub fn alive_in_group(group: u32) -> Vec<u32> {
     pids.filter(|&pid| status(pid).is_some_and(|(state, of)| of == group && state != 'Z')).collect()
 }
 
+/// Stops a process group that the caller has started, waits until all of it stands still, and lets
+/// it go on.
+///
+/// # Panics
+/// If it cannot be signalled, or has ended.
+pub fn stop_and_continue(group: u32) {
+    let send = |signal| {
+        let group = i32::try_from(group).expect("a process number");
+        // SAFETY: killpg(2) touches no memory of ours.
+        assert_eq!(unsafe { libc::killpg(group, signal) }, 0, "the group has ended");
+    };
+    send(libc::SIGSTOP);
+    let stopped = |pid: &u32| status(*pid).is_none_or(|(state, _)| matches!(state, 'T' | 'Z'));
+    while !alive_in_group(group).iter().all(stopped) {
+        std::thread::yield_now();
+    }
+    send(libc::SIGCONT);
+}
+
 /// CPU time that the living processes of a group have taken, in clock ticks (100 a second).
 ///
 /// # Panics

@@ -1,7 +1,10 @@
 //! A unikernel that says hello: output, arguments, many at once.
 
+use std::io::Read;
 use std::thread;
+use std::time::Duration;
 use system_tests::Tender;
+use system_tests::processes::stop_and_continue;
 
 #[test]
 fn hello() {
@@ -48,6 +51,44 @@ fn output_that_is_stuck_does_not_keep_a_signal_waiting() {
     running.signal(libc::SIGTERM);
     running.finish().assert_ends(1, "Exiting on signal 15");
     drop(reader);
+}
+
+/// Ctrl-Z and `fg`, a frozen cgroup, a debugger: a tender that was stopped goes on as if nothing had
+/// been, also one that waits for a console that takes nothing at the moment.
+#[test]
+fn a_tender_that_is_stopped_goes_on() {
+    let mut sleeping = Tender::new("clock").args(["sleep", "3000"]).spawn();
+    for _ in 0..20 {
+        stop_and_continue(sleeping.pid());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(sleeping.ended().is_none(), "{:?}", sleeping.finish());
+    sleeping.finish().assert_success();
+
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let mut waiting = Tender::new("clock")
+        .args(["bench", "puts", "10000"])
+        .prepare(|command| {
+            command.stdout(writer);
+        })
+        .spawn_without_output();
+    let capacity = rustix::pipe::fcntl_getpipe_size(&reader).unwrap();
+    // It writes whole lines, of which the last one may not fit.
+    while rustix::io::ioctl_fionread(&reader).unwrap() + 4096 < capacity as u64 {
+        thread::yield_now();
+    }
+    for _ in 0..20 {
+        stop_and_continue(waiting.pid());
+        // It sleeps most of the time, a millisecond at once.
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(waiting.ended().is_none(), "{:?}", waiting.finish());
+    let mut all = String::new();
+    reader.read_to_string(&mut all).unwrap();
+    assert!(all.ends_with("SUCCESS\n"), "{all}");
+    let run = waiting.finish();
+    assert_eq!(run.status, Some(0), "{run:#?}");
 }
 
 #[test]

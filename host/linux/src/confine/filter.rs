@@ -41,8 +41,21 @@ const HEAD: usize = 5;
 /// A compiled filter.
 pub struct Program(Vec<Instruction>);
 
+/// Calls that wait for some time. If a process is stopped meanwhile and goes on (SIGSTOP and SIGCONT,
+/// a frozen cgroup, a debugger), the kernel makes it call restart_syscall(2), which goes on with the
+/// rest of the wait. That call does nothing else: without an interrupted wait it fails with EINTR.
+const RESTARTED: [i64; 4] =
+    [libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_poll, libc::SYS_futex];
+
+/// The rule that some of the others bring with them.
+fn restart(rules: &[Rule]) -> Option<Rule> {
+    let restarted = rules.iter().any(|rule| RESTARTED.contains(&rule.call));
+    restarted.then(|| Rule::any(libc::SYS_restart_syscall, "a wait goes on after a stop"))
+}
+
 /// Compiles rules into a filter that kills the process at everything else. Rules are tried in
-/// their order, those of one call together: put what is frequent first.
+/// their order, those of one call together: put what is frequent first. Where a call is allowed
+/// that may have to be restarted, restart_syscall(2) is, too.
 ///
 /// The first instruction loads a value that the filter then ignores. When a filter is installed,
 /// Linux (5.11 and later) tries it out for each of 450 system calls, to find those that are
@@ -68,6 +81,9 @@ pub fn compile(rules: &[Rule]) -> Result<Program, FilterError> {
         if !seen {
             compile_call(&mut code, rule, &rules[index..])?;
         }
+    }
+    if let Some(restart) = restart(rules) {
+        compile_call(&mut code, &restart, core::slice::from_ref(&restart))?;
     }
     code.push(bpf::ret(bpf::KILL));
     if code.len() > LONGEST - PREFIX {

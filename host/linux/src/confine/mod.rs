@@ -29,7 +29,7 @@ pub struct Rule {
 
 impl Rule {
     /// The call with any arguments.
-    pub fn any(call: i64, why: &'static str) -> Self {
+    pub const fn any(call: i64, why: &'static str) -> Self {
         Self { call, args: ArrayVec::new_const(), within: None, why }
     }
 

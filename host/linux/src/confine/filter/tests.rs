@@ -82,6 +82,19 @@ fn only_the_named_descriptors_are_written_to() {
 }
 
 #[test]
+fn a_wait_that_was_stopped_may_go_on() {
+    let verdict = |rules: &[Rule]| {
+        let p = compile(rules).unwrap();
+        decide(&p, &call(libc::SYS_restart_syscall, [0; 6]))
+    };
+    let write = || Rule::on_fd(libc::SYS_write, 1, "out");
+    for waits in RESTARTED {
+        assert_eq!(verdict(&[write(), Rule::any(waits, "wait")]), ALLOW, "{waits}");
+    }
+    assert_eq!(verdict(&[write()]), KILL);
+}
+
+#[test]
 fn a_sandbox_filter_looks_where_the_call_comes_from() {
     let ranges = [0x5555_0000_1000..0x5555_0000_2000, 0x7ffe_ffff_f000..0x7fff_0000_1000];
     let p = program().only_from(&ranges);
@@ -101,9 +114,11 @@ fn a_sandbox_filter_looks_where_the_call_comes_from() {
 /// The same rules, compiled by the crate seccompiler.
 fn oracle(rules: &[Rule]) -> Vec<Instruction> {
     use seccompiler::*;
+    let restart = restart(rules);
     let mut by_call: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let rules: Vec<&Rule> = rules.iter().chain(&restart).collect();
     let all = |call| rules.iter().any(|rule| rule.call == call && rule.args.is_empty());
-    for rule in rules {
+    for rule in &rules {
         let alternatives = by_call.entry(rule.call).or_default();
         if all(rule.call) {
             continue;
