@@ -40,3 +40,30 @@ fn counters_can_be_asked_for_while_the_guest_runs() {
     running.signal(15);
     running.finish().assert_ends(1, "Exiting on signal 15");
 }
+
+/// What lies at the file's path is never written through, and never an input.
+#[test]
+fn counters_destroy_nothing() {
+    let scratch = Scratch::new();
+    let (precious, link) = (scratch.join("precious"), scratch.join("link"));
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    let run = |path: &std::path::Path| {
+        Tender::new("hello").option(format!("--stats={}", path.display())).run()
+    };
+    assert!(run(&link).stderr.contains("symbolic link"));
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    let kernel = scratch.join("kernel");
+    fs::copy(system_tests::unikernel("hello"), &kernel).unwrap();
+    let before = fs::metadata(&kernel).unwrap().len();
+    let option = format!("--stats={}", kernel.display());
+    let refused = Tender::of(&kernel).option(option).run();
+    assert!(refused.stderr.contains("also an input"), "{refused:#?}");
+    assert_eq!(fs::metadata(&kernel).unwrap().len(), before);
+    // A hard link elsewhere stays as it was: the name is what is replaced.
+    let hard = scratch.join("hard");
+    fs::hard_link(&precious, &hard).unwrap();
+    run(&hard).assert_success();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert!(fs::read_to_string(&hard).unwrap().starts_with('{'));
+}

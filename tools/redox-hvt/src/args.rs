@@ -57,12 +57,25 @@ pub struct Options {
     pub dumpcore: Option<OsString>,
     /// File for counters; `-` is standard output.
     pub stats: Option<OsString>,
+    /// Files that have been read on the way here, such as a VM's description.
+    pub read: Vec<OsString>,
     /// Say what is chosen and why.
     pub verbose: bool,
     /// The unikernel.
     pub kernel: OsString,
     /// Its arguments.
     pub arguments: Vec<Vec<u8>>,
+}
+
+impl Options {
+    /// The files that the run reads or lends its guest, which nothing may be written over.
+    pub fn files(&self) -> impl Iterator<Item = &OsString> {
+        let disks = self.devices.iter().filter_map(|device| match device {
+            DeviceOption::Block(_, path) => Some(path),
+            _ => None,
+        });
+        self.read.iter().chain([&self.kernel]).chain(disks)
+    }
 }
 
 /// What the command line asks for.
@@ -142,6 +155,7 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
         gdb: None,
         dumpcore: None,
         stats: None,
+        read: Vec::new(),
         verbose: false,
         kernel: OsString::new(),
         arguments: Vec::new(),

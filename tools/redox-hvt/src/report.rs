@@ -1,17 +1,20 @@
 //! `--stats`: the guest's counters as one JSON object.
 //!
-//! The file is opened before the tender gives up its privileges. Every write replaces its
-//! contents, so that a reader finds one whole object; standard output gets a line each time.
+//! The file is opened before the tender gives up its privileges, and replaces one of that name
+//! ([`host_program::output`]). Every write replaces its contents, so that a reader finds one whole
+//! object; standard output gets a line each time.
 
 use crate::tell;
 use host_linux::room;
+use host_program::output::{OutputError, OutputFile, words};
 use hypervisor::modes::hvt::solo5_abi::Hypercall;
 use hypervisor::modes::hvt::stats::Stats;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ftruncate, open};
+use rustix::fs::ftruncate;
 use rustix::io::{Errno, pwrite, write};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Where counters go.
@@ -32,26 +35,25 @@ pub struct Times {
 }
 
 impl StatsFile {
-    /// Opens it; `-` is standard output.
+    /// Opens it; `-` is standard output. `inputs` are the files that the run reads or lends.
     ///
     /// # Errors
     /// In words for a person.
-    pub fn open(path: &OsStr) -> Result<Self, String> {
+    pub fn open<P: AsRef<Path>>(
+        path: &OsStr,
+        inputs: impl IntoIterator<Item = P>,
+    ) -> Result<Self, String> {
         if path == "-" {
             return Ok(Self { file: None });
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let file = open(path, flags, mode)
-            .map_err(|e| format!("Could not open the file for --stats: {}: {e}", path.display()))?;
-        // What cannot be cut to nothing cannot have its contents replaced.
-        if ftruncate(&file, 0).is_err() {
-            return Err(format!(
-                "--stats: {} is no file: use --stats=- for standard output",
-                path.display()
-            ));
+        let opened = OutputFile::create(Path::new(path), inputs).and_then(OutputFile::finish);
+        match opened {
+            Ok(file) => Ok(Self { file: Some(file) }),
+            Err(error @ OutputError::NotAFile(_)) => {
+                Err(format!("--stats: {error}: use --stats=- for standard output"))
+            }
+            Err(error) => Err(format!("--stats: {error}")),
         }
-        Ok(Self { file: Some(file) })
     }
 
     /// The descriptor.
@@ -62,16 +64,19 @@ impl StatsFile {
     /// Writes the counters.
     ///
     /// # Errors
-    /// The system's.
-    pub fn write(&self, stats: &Stats, backend: &str, times: &Times) -> Result<(), Errno> {
-        let text = json(stats, backend, times);
-        let Some(file) = &self.file else {
-            let stdout = rustix::stdio::stdout();
-            if !room::wait(stdout, tell::in_a_hurry()) {
+    /// In words for a person.
+    pub fn write(&self, stats: &Stats, backend: &str, times: &Times) -> Result<(), String> {
+        self.put(&json(stats, backend, times)).map_err(words)
+    }
+
+    fn put(&self, text: &str) -> Result<(), Errno> {
+        let file = self.fd();
+        if self.file.is_none() {
+            if !room::wait(file, tell::in_a_hurry()) {
                 return Err(Errno::AGAIN);
             }
-            return write(stdout, text.as_bytes()).map(drop);
-        };
+            return write(file, text.as_bytes()).map(drop);
+        }
         ftruncate(file, 0)?;
         let mut at = 0;
         while at < text.len() {

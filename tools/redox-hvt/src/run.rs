@@ -72,7 +72,8 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
     let devices = attach::attach(&options.devices, &mut image.manifest)?;
     let cmdline = CommandLine::new(&options.arguments).map_err(|e| e.to_string())?;
     let core = options.dumpcore.as_deref().map(CoreDirectory::open).transpose()?;
-    let stats = options.stats.as_deref().map(StatsFile::open).transpose()?;
+    let stats = options.stats.as_deref().map(|path| StatsFile::open(path, options.files()));
+    let stats = stats.transpose()?;
     let events = Arc::new(Events::new(stats, start_ns)?);
     let run =
         Run { options, image, blob, cmdline, devices, core, events, gdb, beside: Cell::new(false) };

@@ -3,6 +3,7 @@
 use hypervisor::config::{
     ManifestSource, ModeSpecificConfig, ResourceKind, VirtioDevice, VmConfig,
 };
+use std::path::PathBuf;
 
 /// What a file is to a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,13 @@ pub enum Role {
     Disk,
     /// A directory.
     Folder,
+}
+
+/// The paths of all of them.
+pub fn all(vm: &VmConfig) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    each(&mut vm.clone(), |_, path| paths.push(PathBuf::from(&*path)));
+    paths
 }
 
 /// Calls `each` with every file that a description names.

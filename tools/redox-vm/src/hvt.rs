@@ -42,6 +42,7 @@ pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, Strin
         gdb: None,
         dumpcore: None,
         stats: options.stats.clone(),
+        read: vec![options.config.clone().into()],
         verbose: options.verbose,
         kernel: kernel.into(),
         arguments: Some(hvt.cmdline.into_bytes())

@@ -2,12 +2,14 @@
 //! tender's.
 
 use host_linux::confine::Rule;
+use host_program::output::OutputFile;
 use hypervisor::vm::{Cause, Exits, Snapshot};
 use redox_hvt::tell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// Where counters go.
 pub struct StatsFile(
@@ -16,16 +18,19 @@ pub struct StatsFile(
 );
 
 impl StatsFile {
-    /// Opens it; `-` is standard output.
+    /// Opens it; `-` is standard output. `inputs` are the files that the run reads or lends.
     ///
     /// # Errors
     /// In words for a person.
-    pub fn open(path: &OsStr) -> Result<Self, String> {
+    pub fn open<P: AsRef<Path>>(
+        path: &OsStr,
+        inputs: impl IntoIterator<Item = P>,
+    ) -> Result<Self, String> {
         if path == "-" {
             return Ok(Self(None));
         }
-        let file = File::create(path).map_err(|e| format!("--stats: {}: {e}", path.display()))?;
-        Ok(Self(Some(file)))
+        let opened = OutputFile::create(Path::new(path), inputs).and_then(OutputFile::finish);
+        opened.map(|file| Self(Some(file.into()))).map_err(|e| format!("--stats: {e}"))
     }
 
     /// The system call that writing takes.

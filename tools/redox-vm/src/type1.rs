@@ -7,6 +7,7 @@ mod confine;
 mod end;
 mod signals;
 
+use crate::files;
 use crate::run::Options;
 use crate::stats::StatsFile;
 use backend_kvm::pc::{KvmPcs, kick_signal};
@@ -42,7 +43,9 @@ pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Resu
     let host = LinuxHost::new(kick_signal(), move || left.leave());
     let (mode, id) = make(vm, kvm, host.share())?;
     end.of(Arc::clone(&mode), id);
-    let stats = options.stats.as_deref().map(StatsFile::open).transpose()?;
+    let inputs = || files::all(vm).into_iter().chain([options.config.clone()]);
+    let stats = options.stats.as_deref().map(|path| StatsFile::open(path, inputs()));
+    let stats = stats.transpose()?;
     let vcpus = (0..vm.vcpus).map(|index| mode.create_vcpu(id, VcpuConfig { index }));
     let vcpus = vcpus.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
 
