@@ -4,6 +4,10 @@
 //! A queue at work is taken out of the state, so that no lock is held while its device calls the
 //! host; notifications meanwhile are remembered. A reset that the driver asks for meanwhile is
 //! complete, as the status then says, when the work has come back.
+//!
+//! A device reads and writes the guest's memory only while its bus lets it be a master: a driver that
+//! is gone, such as that of a kernel before kexec, is protected from by taking that away. What was
+//! notified meanwhile is done when it is given back.
 
 use super::queue::{Layout, Queue, QueueError};
 use super::report::Report;
@@ -15,6 +19,7 @@ use crate::modes::type1::pci::Interrupts;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Bits of the device status (VIRTIO 1.3 §2.1).
 pub mod status {
@@ -37,6 +42,8 @@ pub struct Transport {
     device: Arc<dyn VirtioDevice>,
     memory: Arc<GuestMemory>,
     interrupts: Arc<Interrupts>,
+    /// The bus lets the device access memory.
+    master: AtomicBool,
     /// Lock order: this, then `interrupts`.
     state: Mutex<State>,
     /// Who hears of broken queues. A leaf lock.
@@ -126,7 +133,8 @@ impl Transport {
         interrupts: Arc<Interrupts>,
     ) -> Self {
         let state = Mutex::new(State::new(&*device));
-        Self { device, memory, interrupts, state, report: Mutex::new(None) }
+        let master = AtomicBool::new(false);
+        Self { device, memory, interrupts, master, state, report: Mutex::new(None) }
     }
 
     /// Broken queues are told to `log` from now on, under this name of the device.
@@ -169,7 +177,20 @@ impl Transport {
         let slot = state.queues.get_mut(index).filter(|slot| slot.enabled && running);
         let Some(slot) = slot else { return false };
         slot.notified = true;
-        !slot.busy
+        !slot.busy && self.is_master()
+    }
+
+    fn is_master(&self) -> bool {
+        self.master.load(Ordering::SeqCst)
+    }
+
+    /// The driver lets the device access memory, or forbids it.
+    pub(super) fn set_master(self: &Arc<Self>, master: bool, effects: &mut Effects) {
+        let was = self.master.swap(master, Ordering::SeqCst);
+        let waits = || self.state.lock().queues.iter().any(|slot| slot.notified && !slot.busy);
+        if master && !was && waits() {
+            effects.push(Effect::Work(WorkRef::new(self.clone())));
+        }
     }
 
     /// Looks at and changes what the driver sees.
@@ -245,7 +266,8 @@ impl Transport {
 
     fn check_out(&self, index: usize) -> Option<(Queue, u64)> {
         let mut state = self.state.lock();
-        let (running, features) = (state.is_running(), state.driver_features);
+        let running = state.is_running() && self.is_master();
+        let features = state.driver_features;
         let slot = state.queues.get_mut(index).filter(|slot| running && slot.notified)?;
         let queue = slot.queue.take()?;
         (slot.busy, slot.notified) = (true, false);
@@ -275,7 +297,7 @@ impl Transport {
                 if signal {
                     self.interrupt(&mut state, ISR_QUEUE, vector, effects);
                 }
-                return state.is_running() && state.queues[index].notified;
+                return state.is_running() && self.is_master() && state.queues[index].notified;
             }
         }
         false

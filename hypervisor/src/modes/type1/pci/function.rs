@@ -185,10 +185,13 @@ impl Function {
         }
         let msix = self.msix.is_some_and(|at| touches(at, at + 4));
         if let Some(interrupts) = self.interrupts.as_ref().filter(|_| command || msix) {
-            let no_pin = self.config.word(register::COMMAND) & command::NO_INTX != 0;
+            let bits = self.config.word(register::COMMAND);
+            let no_pin = bits & command::NO_INTX != 0;
             let control = self.msix.map_or(0, |at| self.config.byte(at + 3));
             let enabled = control & msix::CONTROL_ENABLED != 0;
-            let masked = control & msix::CONTROL_MASKED != 0;
+            // A message is a write to memory: without bus mastering it stays pending (PCI 3.0 §6.8).
+            let held = bits & command::MASTER == 0;
+            let masked = held || control & msix::CONTROL_MASKED != 0;
             interrupts.configure(no_pin, enabled, masked, effects);
         }
     }

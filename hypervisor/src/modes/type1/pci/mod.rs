@@ -28,7 +28,7 @@ pub use attach::{Machine, attach};
 pub use bar::BarKind;
 pub use bus::PciBus;
 pub use capability::{Capability, Part};
-pub use config::ConfigSpace;
+pub use config::{ConfigSpace, command, register};
 pub use function::{Extension, Function, Identity};
 pub use host_bridge::ecam_range;
 pub use interrupts::Interrupts;

@@ -3,7 +3,7 @@
 
 use super::{PCI_CFG, Registers, VENDOR_CAPABILITY, place};
 use crate::device::{Access, Device, Effects, Width};
-use crate::modes::type1::pci::{Capability, ConfigSpace, Extension, Part};
+use crate::modes::type1::pci::{Capability, ConfigSpace, Extension, Part, command, register};
 use crate::modes::virtio::Transport;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
@@ -27,7 +27,7 @@ pub fn capability() -> Capability {
     Capability { id: VENDOR_CAPABILITY, body }
 }
 
-/// What the function does at that capability, and at a reset.
+/// What the function does at that capability, at its command register, and at a reset.
 pub struct Window {
     /// Where the capability is.
     pub at: Option<usize>,
@@ -54,6 +54,13 @@ impl Window {
     }
 }
 
+impl Window {
+    fn follow_master(&self, config: &ConfigSpace, effects: &mut Effects) {
+        let master = config.word(register::COMMAND) & command::MASTER != 0;
+        self.transport.set_master(master, effects);
+    }
+}
+
 impl Extension for Window {
     fn reading(&mut self, config: &mut ConfigSpace, range: Range<usize>, effects: &mut Effects) {
         if let Some((data, access)) = self.access(config, &range) {
@@ -63,13 +70,17 @@ impl Extension for Window {
     }
 
     fn written(&mut self, config: &mut ConfigSpace, range: Range<usize>, effects: &mut Effects) {
+        if range.start < register::STATUS && register::COMMAND < range.end {
+            self.follow_master(config, effects);
+        }
         if let Some((data, access)) = self.access(config, &range) {
             let value = u64::from(config.long(data)) & access.width.mask();
             self.registers.lock().write(access, value, effects);
         }
     }
 
-    fn reset(&mut self, _: &mut ConfigSpace, effects: &mut Effects) {
+    fn reset(&mut self, config: &mut ConfigSpace, effects: &mut Effects) {
+        self.follow_master(config, effects);
         self.transport.reset(effects);
     }
 }

@@ -192,3 +192,53 @@ proptest! {
         prop_assert_eq!(bench.set_status(0), 0);
     }
 }
+
+/// The command register's bit 2: a kernel that takes over from another one clears it first.
+#[test]
+fn without_bus_mastering_nothing_is_read_written_or_signalled() {
+    let (device, bytes) = disk(false);
+    let bench = bench(device);
+    bench.start(feature::VERSION_1, 1);
+    bench.messages();
+    bench.config(4, 2, Some(2));
+    bench.put(0x3_0000, &[b'x'; 512]);
+    let (status, _) = bench.request(1, 0, &[(0x3_0000, 512, false)]);
+    assert_eq!((status, bench.used(0).0), (0xee, 0));
+    assert_eq!(bytes.lock()[..2], *b"00");
+    assert!(bench.sent_messages().is_empty());
+    // What was asked for meanwhile is done when the bit is set again.
+    bench.config(4, 2, Some(6));
+    assert_eq!((bench.get::<1>(0x2_0010)[0], bench.used(0).0), (0, 1));
+    assert_eq!(bytes.lock()[..2], *b"xx");
+    assert_eq!(bench.sent_messages(), [0x41]);
+}
+
+#[test]
+fn a_message_without_bus_mastering_stays_pending() {
+    let bench = bench(disk(false).0);
+    bench.messages();
+    bench.config(4, 2, Some(2));
+    let mut effects = Effects::new();
+    bench.transport.interrupts().send(2, &mut effects);
+    bench.devices.apply(effects);
+    assert!(bench.sent_messages().is_empty());
+    assert_eq!(bench.mmio(TABLE + 0x800, 4, None), 1 << 2);
+    bench.config(4, 2, Some(6));
+    assert_eq!(bench.sent_messages(), [0x42]);
+}
+
+#[test]
+fn without_memory_space_no_bar_answers_and_without_intx_no_pin_is_driven() {
+    let bench = bench(disk(false).0);
+    bench.start(feature::VERSION_1, 1);
+    assert_eq!(bench.status(), 15);
+    bench.config(4, 2, Some(4));
+    assert_eq!(bench.status(), 0xff);
+    bench.config(4, 2, Some(6 | 1 << 10));
+    let (status, _) = bench.request(8, 0, &[(0x3_0000, 20, true)]);
+    assert_eq!((status, bench.status()), (0, 15));
+    assert_eq!(bench.config(6, 2, None) & 8, 8, "it is wanted");
+    assert!(bench.sink.1.lock().is_empty(), "and not driven");
+    bench.config(4, 2, Some(6));
+    assert_eq!(*bench.sink.1.lock(), [true]);
+}
