@@ -25,9 +25,9 @@ pub enum ModeError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The mode was added by nobody, because this build has no backend for it.
+    /// This mode was never registered: the host found no backend for it.
     #[error(
-        "mode {mode} has no backend in this build, so {} cannot run; {}",
+        "mode {mode} has no backend here, so {} cannot run; {}",
         .mode.guests(), Instead(available)
     )]
     NoBackend {
@@ -74,7 +74,7 @@ struct Instead<'a>(&'a [ModeKind]);
 impl fmt::Display for Instead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("no other mode has one either: build with a backend");
+            return f.write_str("no other mode has one either");
         }
         for (i, mode) in self.0.iter().enumerate() {
             let lead = if i == 0 { "use" } else { ", or" };

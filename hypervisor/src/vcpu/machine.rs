@@ -14,6 +14,7 @@ pub mod tsc;
 
 use super::{Backend, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState};
 use crate::device::MsiMessage;
+use alloc::format;
 use alloc::sync::Arc;
 use core::ops::Range;
 
@@ -28,13 +29,46 @@ pub enum Event {
     /// A non-maskable interrupt. It stays pending in the vCPU until the guest can take it. Two may
     /// wait, because a vCPU that ran would have taken one at once; while one is served, one may.
     Nmi,
-    /// An exception.
-    Exception {
-        /// Vector, below 32.
-        vector: u8,
-        /// Error code, for the vectors that have one.
-        error_code: Option<u32>,
-    },
+}
+
+/// An exception that a backend is to raise in a guest at its next entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exception {
+    /// Vector, below 32.
+    pub vector: u8,
+    /// Error code, for the vectors that have one.
+    pub error_code: Option<u32>,
+}
+
+impl Exception {
+    /// Vectors that push an error code (AMD APM vol. 2 §8.2): #DF, #TS, #NP, #SS, #GP, #PF, #AC,
+    /// #CP, #VC, #SX.
+    const WITH_CODE: u32 = 0x6022_7d00;
+    /// Vectors that no exception has: the NMI's, and reserved ones.
+    const NONE: u32 = 0x9fc0_8204;
+    const OVERFLOW: u8 = 4;
+    const BOUND: u8 = 5;
+
+    /// Checks that a guest can meet this exception; `code_64` says whether it is in 64-bit code. A
+    /// processor fails to enter a guest with an event that is impossible (AMD APM vol. 2 §15.20, Intel
+    /// SDM vol. 3 §27.2.1.3), and emulated ones differ in what they let pass.
+    ///
+    /// # Errors
+    /// In words, if it is impossible.
+    pub fn check(self, code_64: bool) -> Result<(), BackendError> {
+        let Self { vector, error_code } = self;
+        let is_in = |set: u32| set.checked_shr(vector.into()).is_some_and(|set| set & 1 != 0);
+        let why = if vector >= 32 || is_in(Self::NONE) {
+            "there is no such exception"
+        } else if code_64 && matches!(vector, Self::OVERFLOW | Self::BOUND) {
+            "64-bit code has no instruction that raises it"
+        } else if is_in(Self::WITH_CODE) != error_code.is_some() {
+            "its error code is missing, or it has none"
+        } else {
+            return Ok(());
+        };
+        Err(BackendError::new(format!("exception {vector} cannot be raised: {why}")))
+    }
 }
 
 /// One row of what CPUID tells a guest.
@@ -129,6 +163,15 @@ pub trait MachineVcpu: BackendVcpu {
     /// again by the backend itself.
     fn inject(&mut self, event: Event);
 
+    /// Raises an exception at the next entry, as [`MachineVcpu::inject`] does for other events.
+    ///
+    /// # Errors
+    /// If the guest cannot meet it ([`Exception::check`]), or the backend cannot raise any.
+    fn raise(&mut self, exception: Exception) -> Result<(), BackendError> {
+        let vector = exception.vector;
+        Err(BackendError::new(format!("exception {vector} cannot be raised by this backend")))
+    }
+
     /// Whether the next run is to end with [`super::VmExit::InterruptWindow`] as soon as the
     /// guest is [`MachineVcpu::interruptible`].
     fn request_window(&mut self, wanted: bool);
@@ -167,4 +210,32 @@ pub trait MachineVcpu: BackendVcpu {
     /// # Errors
     /// If the system refuses it.
     fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exceptions_that_a_guest_can_meet_are_raised() {
+        let possible =
+            |vector, error_code, code_64| Exception { vector, error_code }.check(code_64).is_ok();
+        for vector in [0, 1, 3, 6, 7, 16, 18, 19, 20] {
+            assert!(possible(vector, None, true), "{vector}");
+            assert!(!possible(vector, Some(0), true), "{vector}");
+        }
+        for vector in [8, 10, 11, 12, 13, 14, 17, 21, 29, 30] {
+            assert!(possible(vector, Some(0), true), "{vector}");
+            assert!(!possible(vector, None, true), "{vector}");
+        }
+        for vector in [2, 9, 15, 22, 27, 28, 31, 32, 255] {
+            assert!(
+                !possible(vector, None, false) && !possible(vector, Some(0), false),
+                "{vector}"
+            );
+        }
+        for vector in [4, 5] {
+            assert!(possible(vector, None, false) && !possible(vector, None, true), "{vector}");
+        }
+    }
 }

@@ -22,11 +22,12 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 15] = [
+const TESTS: [Test; 16] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
     ("the console takes commands", console),
+    ("a processor that cannot run guests is told once", no_svm),
     ("there is one prompt after a guest's end, and none where the machine ends", prompts),
     ("several unikernels run at once", several),
     ("a VM that cannot be made is a failure, however the others end", missed),
@@ -220,6 +221,24 @@ fn pinned(image: &Path) -> Result<()> {
     expect(&boot, Some(0), &[&[refused, "1 vCPU on 1  ", counted], &causes[..]].concat())?;
     let seen = boot.text.matches("vCPU 0: CPU 1").count();
     ensure!(seen == 6, "{seen} of 6 times a guest was on its CPU:\n{}", boot.text);
+    Ok(())
+}
+
+fn no_svm(image: &Path) -> Result<()> {
+    let module = module("no-svm", &[("a", SPIN), ("b", SPIN)])?;
+    let devices = ["-cpu".into(), "max,-svm".into()];
+    let boot = |words, typed: &[_]| {
+        let start = Start::Kernel { image, words, module: Some(&module) };
+        Trial { start, cpus: 1, devices: &devices, typed }.boot()
+    };
+    let why = "no guests can run here: ";
+    let exits = boot("exit", &[])?;
+    expect(&exits, Some(BAD), &[why, "SVM"])?;
+    ensure!(exits.text.matches("no guests").count() == 1, "more than once:\n{}", exits.text);
+    let typed = [(PROMPT, "create a"), (PROMPT, "poweroff")];
+    let asked = boot("", &typed)?;
+    ensure!(asked.text.matches(why).count() == 2, "not when asked:\n{}", asked.text);
+    ensure!(!asked.text.contains("no backend"), "the build is blamed:\n{}", asked.text);
     Ok(())
 }
 

@@ -95,8 +95,10 @@ code!(asks_cpuid:
     "mov edx, r8d", "out dx, eax", "mov eax, ebx", "out dx, eax", "mov eax, ecx", "out dx, eax",
     "mov eax, r9d", "out dx, eax",
     "mov eax, 1", "cpuid", "shr ecx, 27", "mov eax, ecx", "and eax, 1", "mov edx, r8d", "out dx, eax",
+    // CR4.OSXSAVE is reserved where there is no XSAVE (leaf 1, ECX bit 26).
+    "mov eax, 1", "cpuid", "bt ecx, 26", "jnc 2f",
     "mov rax, cr4", "bts rax, 18", "mov cr4, rax",
-    "mov eax, 1", "cpuid", "shr ecx, 27", "mov eax, ecx", "and eax, 1", "mov edx, r8d", "out dx, eax",
+    "2: mov eax, 1", "cpuid", "shr ecx, 27", "mov eax, ecx", "and eax, 1", "mov edx, r8d", "out dx, eax",
     "in al, 0xf4",
 );
 
@@ -108,7 +110,9 @@ fn cpuid<B: MachineBackend>(backend: &Host<B>) -> Outcome {
         pc.shows(value)?;
     }
     pc.shows(0)?;
-    pc.shows(1)?;
+    let rows = backend.supported_cpuid().map_err(|e| e.text)?;
+    let features = rows.iter().find(|row| row.leaf == 1).map_or(0, |row| row.registers[2]);
+    pc.shows(features >> 26 & 1)?;
     pc.expect(end())
 }
 

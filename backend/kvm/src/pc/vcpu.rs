@@ -13,7 +13,7 @@ use crate::error::{errno, refused};
 use crate::machine::Machine;
 use crate::run_page::{self, Reason};
 use hypervisor::memory::Gva;
-use hypervisor::vcpu::machine::{Event, MachineVcpu};
+use hypervisor::vcpu::machine::{Event, Exception, MachineVcpu};
 use hypervisor::vcpu::{BackendError, BackendVcpu, VcpuState, VmEntry, VmExit};
 use kvm_ioctls::VcpuFd;
 use rustix::io::Errno;
@@ -206,13 +206,19 @@ impl MachineVcpu for KvmPcVcpu {
         let result = match event {
             Event::Interrupt { vector } => ioctl::interrupt(&self.fd, vector),
             Event::Nmi => ioctl::nmi(&self.fd),
-            Event::Exception { vector, error_code } => {
-                arch::queue_exception(&self.fd, vector, error_code)
-            }
         };
         // Until KVM says otherwise.
         self.interruptible = false;
         self.note(result);
+    }
+
+    fn raise(&mut self, exception: Exception) -> Result<(), BackendError> {
+        exception.check(arch::is_in_64_bit_code(&self.fd)?)?;
+        let Exception { vector, error_code } = exception;
+        let result = arch::queue_exception(&self.fd, vector, error_code);
+        self.interruptible = false;
+        self.note(result);
+        Ok(())
     }
 
     fn request_window(&mut self, wanted: bool) {

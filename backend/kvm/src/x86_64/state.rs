@@ -108,6 +108,13 @@ pub(crate) fn is_reset(regs: &kvm_regs) -> bool {
     regs.rip == 0xfff0 && regs.rflags == 2 && regs.rsp == 0
 }
 
+/// Whether the vCPU is in 64-bit code: long mode, and a code segment with L (AMD APM vol. 2 §14.1).
+pub(crate) fn is_in_64_bit_code(vcpu: &VcpuFd) -> Result<bool, BackendError> {
+    const LONG_MODE_ACTIVE: u64 = 1 << 10;
+    let sregs = vcpu.get_sregs().map_err(refused("KVM_GET_SREGS"))?;
+    Ok(sregs.efer & LONG_MODE_ACTIVE != 0 && sregs.cs.l != 0)
+}
+
 /// Gives the vCPU an exception at its next entry.
 pub(crate) fn queue_exception(
     vcpu: &VcpuFd,

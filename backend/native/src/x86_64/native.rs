@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use hypervisor::memory::{Gpa, GuestMemory, Perms};
 use hypervisor::vcpu::machine::{
-    CpuidEntry, Event, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
+    CpuidEntry, Event, Exception, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
 };
 use hypervisor::vcpu::{
     Backend, BackendCaps, BackendError, BackendVcpu, BackendVm, ExitHandler, VcpuState, VmEntry,
@@ -189,6 +189,11 @@ impl<P: Platform> MachineVcpu for NativeVcpu<P> {
     fn inject(&mut self, event: Event) {
         let VcpuOf::Svm(vcpu) = &mut self.0;
         vcpu.inject(event);
+    }
+
+    fn raise(&mut self, exception: Exception) -> Result<(), BackendError> {
+        let VcpuOf::Svm(vcpu) = &mut self.0;
+        vcpu.raise_from_outside(exception)
     }
 
     fn request_window(&mut self, wanted: bool) {

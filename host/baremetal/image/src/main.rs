@@ -129,7 +129,7 @@ fn run(options: &Options, files: Files) {
 
 /// Makes and starts what the command line says; gives how many VMs run.
 fn start(machines: &Arc<Machines>, options: &Options) -> u32 {
-    if let Err(error) = &machines.guest_cpus {
+    if let Err(error) = machines.can_run() {
         warning!("{error}");
         return 0;
     }

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use hypervisor::memory::{GuestMemory, Perms};
 use hypervisor::vcpu::machine::{
-    CpuidEntry, Event, LocalControllers, MachineBackend, MachineSpec, MachineVcpu, MachineVm,
+    CpuidEntry, Event, Exception, LocalControllers, MachineBackend, MachineSpec, MachineVcpu,
+    MachineVm,
 };
 use hypervisor::vcpu::{
     Backend, BackendCaps, BackendError, BackendVcpu, BackendVm, Doorbell, ExitHandler, VcpuState,
@@ -131,6 +132,10 @@ impl<C: MachineVcpu> MachineVcpu for ScheduledVcpu<C> {
 
     fn inject(&mut self, event: Event) {
         self.inner.inject(event);
+    }
+
+    fn raise(&mut self, exception: Exception) -> Result<(), BackendError> {
+        self.inner.raise(exception)
     }
 
     fn request_window(&mut self, wanted: bool) {

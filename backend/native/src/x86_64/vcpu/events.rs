@@ -49,9 +49,6 @@ impl Events {
                 let most = if self.nmi_masked { 1 } else { 2 };
                 self.nmis = (self.nmis + 1).min(most);
             }
-            Event::Exception { vector, error_code } => {
-                self.raise(Injection { vector, kind: Kind::Exception, error_code });
-            }
         }
     }
 

@@ -18,13 +18,15 @@ use super::cpu::{self, Cpu, Live};
 use super::cpuid::Cpuid;
 use super::msr::Msrs;
 use super::regs::Gprs;
-use super::vendor::{Reason, Vendor};
+use super::space::is_64_bit;
+use super::vendor::{Injection, Kind, Reason, Vendor};
 use super::vm::Vm;
 use crate::{HostPhys, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use code::CodePages;
 use events::Events;
+use hypervisor::vcpu::machine::Exception;
 use hypervisor::vcpu::{BackendError, VcpuState, VmEntry, VmExit};
 use hypervisor::vm::{Answered, Exits};
 use instruction::Instruction;
@@ -289,6 +291,17 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
     /// Gives the guest an event at the next entry.
     pub fn inject(&mut self, event: hypervisor::vcpu::machine::Event) {
         self.events.inject(event);
+    }
+
+    /// Gives the guest an exception at the next entry.
+    ///
+    /// # Errors
+    /// If the guest cannot meet it.
+    pub fn raise_from_outside(&mut self, exception: Exception) -> Result<(), BackendError> {
+        exception.check(is_64_bit(&self.v))?;
+        let Exception { vector, error_code } = exception;
+        self.events.raise(Injection { vector, kind: Kind::Exception, error_code });
+        Ok(())
     }
 
     /// Whether the next run is to end as soon as the guest is interruptible.

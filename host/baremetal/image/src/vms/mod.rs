@@ -11,7 +11,7 @@ pub use files::Files;
 
 use crate::cpu::local;
 use crate::end::{self, Told};
-use crate::log::{self, Level, warning};
+use crate::log::{self, Level};
 use crate::scheduled::Scheduled;
 use crate::{memory, smp, terminal, thread, time};
 use alloc::boxed::Box;
@@ -46,6 +46,8 @@ pub struct Machines {
     machine: Arc<Machine>,
     /// Where vCPUs may run; what is wrong with the command line's word for it, if anything.
     pub guest_cpus: Result<CpuSet, String>,
+    /// Why this machine can run no guests, if it cannot.
+    no_guests: Option<String>,
     entries: Mutex<BTreeMap<VmId, Entry>>,
     /// What is called when no vCPU runs any more.
     idle: Mutex<Option<WhenIdle>>,
@@ -104,11 +106,18 @@ impl Machines {
             let lent = HvtLent { backend: Scheduled(backend), host, arch: GuestArch::X86_64 };
             hypervisor.add::<Hvt<_, _>>(lent).map_err(|error| error.to_string())
         });
-        if let Err(error) = added {
-            warning!("no guests can run here: {error}");
-        }
+        let no_guests = added.err().map(|error| format!("no guests can run here: {error}"));
         let (entries, idle) = (Mutex::default(), Mutex::new(None));
-        Arc::new(Self { hypervisor, machine, guest_cpus, entries, idle })
+        Arc::new(Self { hypervisor, machine, guest_cpus, no_guests, entries, idle })
+    }
+
+    /// Whether guests can run at all.
+    ///
+    /// # Errors
+    /// Why not: the processor, or what the command line says of CPUs.
+    pub fn can_run(&self) -> Result<(), String> {
+        self.no_guests.clone().map_or(Ok(()), Err)?;
+        self.guest_cpus.as_ref().map(drop).map_err(Clone::clone)
     }
 
     /// The names of the descriptions, without their ending.
@@ -126,6 +135,7 @@ impl Machines {
     /// Makes a VM of a description.
     pub fn create(&self, config: &str) -> Result<VmId, String> {
         mark();
+        self.can_run()?;
         let plain = config.strip_suffix(CONFIG).unwrap_or(config);
         let named = |error: &dyn core::fmt::Display| format!("{plain}{CONFIG}: {error}");
         let files = &self.machine.files;

@@ -442,7 +442,7 @@ fn a_mode_without_backend_says_so_once_and_clearly() {
     let config = VmConfig { mode: Some(ModeKind::Type1), ..VmConfig::new("linux") };
     assert_eq!(
         refused(config),
-        "mode type1 has no backend in this build, so unmodified operating systems cannot run; \
+        "mode type1 has no backend here, so unmodified operating systems cannot run; \
          use mode = \"hvt\" for Solo5 unikernels"
     );
 }
