@@ -383,7 +383,9 @@ impl Bench {
     /// One vCPU goes on until it has nothing more to do.
     fn run(&mut self, vcpu: usize) -> Ending {
         let ending = self.processors[vcpu].run(&self.accounts).expect("the backend does not fail");
-        self.machine.board.power.clear();
+        // The machine goes on as it is, however its run has ended.
+        self.machine.board.power.start(0);
+        self.machine.board.power.reset_done();
         if let Ending::Fault(line) = &ending {
             panic!("the machine ended: {line}");
         }
