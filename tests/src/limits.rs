@@ -18,6 +18,44 @@ pub fn limit_file_size(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Hands these signals down as ignored.
+pub fn ignore(command: &mut Command, signals: Vec<i32>) {
+    let apply = move || {
+        for &signal in &signals {
+            // SAFETY: no memory is touched. Two signals cannot be ignored, which is as well.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    };
+    // SAFETY: one system call for each, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// Hands all signals down as blocked.
+pub fn block_all(command: &mut Command) {
+    let apply = || {
+        // SAFETY: the set is filled before it is used, and lives during the call.
+        check(unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut set);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+        })
+    };
+    // SAFETY: one system call, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// Hands a umask down that takes every permission.
+pub fn strict_umask(command: &mut Command) {
+    let apply = || {
+        // SAFETY: no memory is touched; it cannot fail.
+        unsafe { libc::umask(0o777) };
+        Ok(())
+    };
+    // SAFETY: one system call, allowed between fork and exec.
+    unsafe { command.pre_exec(apply) };
+}
+
 /// Lets the process inherit a descriptor of ours, under the same number.
 pub fn inherit(command: &mut Command, fd: RawFd) {
     let apply = move || {

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_is_an_error() {
-        // Rust's runtime ignores SIGPIPE, as `signals::install` does.
+        // Rust's runtime ignores SIGPIPE, as our programs do.
         let (reader, writer) = pipe().unwrap();
         drop(reader);
         let error = console(writer).write(GuestSlice::from_host(&mut [1])).unwrap_err();

@@ -37,8 +37,7 @@ extern "C" fn note(signal: c_int) {
     }
 }
 
-/// Installs the handler for these signals, without restarting interrupted calls, and ignores
-/// SIGPIPE and SIGXFSZ: a console that is gone and a file that may not grow are errors to be told.
+/// Installs the handler for these signals, without restarting interrupted calls.
 pub fn install(signals: &[c_int]) {
     for &signal in signals {
         // SAFETY: the structure is zeroed where it is not set; the handler only touches atomics
@@ -49,10 +48,6 @@ pub fn install(signals: &[c_int]) {
             libc::sigfillset(&raw mut action.sa_mask);
             libc::sigaction(signal, &raw const action, core::ptr::null_mut());
         }
-    }
-    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
-        // SAFETY: ignoring a signal involves no memory.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

@@ -71,6 +71,7 @@ fn help() -> i32 {
 }
 
 fn run_or_tell(options: &Options, start_ns: u64) -> i32 {
+    host_program::inherited::settle();
     match run::run(options, start_ns) {
         Ok(status) => status,
         Err(text) => {

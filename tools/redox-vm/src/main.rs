@@ -16,7 +16,15 @@ mod stats;
 mod tender;
 mod type1;
 
+/// Before Rust's runtime, which ignores SIGPIPE.
+#[used]
+#[allow(unsafe_code)]
+// SAFETY: a function of the form that this section is for; it makes one system call.
+#[unsafe(link_section = ".init_array")]
+static NOTE: extern "C" fn() = inherited::note;
+
 use clap::{Parser, Subcommand, ValueEnum};
+use host_program::inherited;
 use redox_hvt::{FAILURE, tell};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,6 +105,7 @@ enum Backend {
 fn main() {
     let start_ns = host_linux::clock::monotonic_ns();
     tell::set_program("redox-vm");
+    inherited::settle();
     let done = match Arguments::parse().command {
         Command::Run(options) => run::run(&options, start_ns),
         Command::Tender { words } => tender::run(&words),

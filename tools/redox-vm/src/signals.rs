@@ -2,11 +2,16 @@
 
 #![allow(unsafe_code)]
 
+use host_program::inherited::is_ignored;
 use std::io;
 use std::ptr::null_mut;
 
-/// Signals that end a machine.
-pub const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// Signals that end a machine. SIGHUP and SIGQUIT do not where the parent had them ignored, as
+/// nohup(1) has the one and a shell's `&` the other.
+pub fn ends() -> Vec<i32> {
+    let kept = [libc::SIGHUP, libc::SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
+    [libc::SIGINT, libc::SIGTERM].into_iter().chain(kept).collect()
+}
 
 /// A set of signals.
 #[derive(Clone, Copy)]

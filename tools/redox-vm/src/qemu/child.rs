@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::signals::{ENDS, Signals};
+use crate::signals::{Signals, ends};
 use host_linux::begin::begin;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -28,7 +28,7 @@ pub enum Ended {
 /// # Errors
 /// In words for a person.
 pub fn run(command: &mut Command) -> Result<Ended, String> {
-    let signals = Signals::of(&ENDS);
+    let signals = Signals::of(&ends());
     signals.block().map_err(|e| format!("cannot block signals: {e}"))?;
     // SAFETY: the child makes two system calls, which write no memory.
     unsafe {

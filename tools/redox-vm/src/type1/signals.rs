@@ -6,10 +6,11 @@
 #![allow(unsafe_code)]
 
 use super::End;
-use crate::signals::{ENDS, Signals};
+use crate::signals::{Signals, ends};
 use host_linux::begin::begin;
 use host_linux::confine::Rule;
 use host_linux::terminal::RawTerminal;
+use host_program::inherited::is_ignored;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const STACK: usize = 64 << 10;
@@ -18,20 +19,14 @@ const STACK: usize = 64 << 10;
 pub type Terminal = Mutex<Option<RawTerminal>>;
 
 fn all() -> Signals {
-    let [int, term, hup, quit] = ENDS;
-    Signals::of(&[int, term, hup, quit, libc::SIGTSTP])
+    let stop = Some(libc::SIGTSTP).filter(|signal| !is_ignored(*signal));
+    Signals::of(&ends().into_iter().chain(stop).collect::<Vec<_>>())
 }
 
-/// Blocks them in this thread and those that it will start. A console that is gone is an error,
-/// not a signal.
+/// Blocks them in this thread and those that it will start.
 pub fn block() {
     // Of a set that there is, the system refuses nothing.
     let _ = all().block();
-    // SAFETY: ignoring a signal involves no memory.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-    }
 }
 
 /// Starts the thread.

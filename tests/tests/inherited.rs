@@ -1,0 +1,77 @@
+//! What a parent hands down does not change how a unikernel runs and ends.
+
+use std::process::Command;
+use system_tests::{Outcome, Scratch, Tender, limits};
+
+/// Every signal that can be ignored, but for SIGPIPE, whose meaning is documented.
+fn all_signals() -> Vec<i32> {
+    (1..=64).filter(|&signal| signal != libc::SIGPIPE).collect()
+}
+
+fn run(change: impl FnOnce(&mut Command) + 'static) -> (Outcome, String) {
+    let scratch = Scratch::new();
+    let file = scratch.join("stats.json");
+    let option = format!("--stats={}", file.display());
+    let run = Tender::new("hello").option(option).prepare(change).run();
+    (run, std::fs::read_to_string(file).unwrap_or_default())
+}
+
+#[test]
+fn a_guest_ends_as_it_should_whatever_is_handed_down() {
+    type Change = fn(&mut Command);
+    let changes: [(&str, Change); 5] = [
+        ("SIGCHLD ignored", |command| limits::ignore(command, vec![libc::SIGCHLD])),
+        ("all signals ignored", |command| limits::ignore(command, all_signals())),
+        ("all signals blocked", limits::block_all),
+        ("SIGPIPE ignored", |command| limits::ignore(command, vec![libc::SIGPIPE])),
+        ("no environment", |command| {
+            command.env_clear();
+        }),
+    ];
+    for (what, change) in changes {
+        let (run, stats) = run(change);
+        assert_eq!(run.status, Some(0), "{what}: {run:#?}");
+        assert!(run.stdout.contains("SUCCESS"), "{what}: {run:#?}");
+        assert!(stats.starts_with('{') && stats.ends_with("}\n"), "{what}: {stats:?}");
+    }
+}
+
+#[test]
+fn counters_are_written_under_a_umask_that_takes_everything() {
+    let (run, _) = run(limits::strict_umask);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+}
+
+#[test]
+fn signals_that_were_blocked_or_ignored_end_the_guest() {
+    for block in [false, true] {
+        let mut running = Tender::new("hostile")
+            .args(["spin"])
+            .prepare(move |command| match block {
+                true => limits::block_all(command),
+                false => limits::ignore(command, all_signals()),
+            })
+            .spawn();
+        running.expect("spin");
+        running.signal(libc::SIGTERM);
+        let run = running.finish();
+        assert_eq!(run.status, Some(1), "{run:#?}");
+        assert!(run.stderr.contains("Exiting on signal 15"), "{run:#?}");
+    }
+}
+
+/// The standard library panics where a child that it could not start cannot be waited for either.
+#[test]
+fn a_missing_passt_is_an_error() {
+    for ignored in [vec![], vec![libc::SIGCHLD]] {
+        let run = Tender::new("net")
+            .net("service0", "user")
+            .prepare(move |command| {
+                limits::ignore(command, ignored);
+                command.env("PATH", "/nowhere");
+            })
+            .run();
+        assert_eq!((run.status, run.signal), (Some(1), None), "{run:#?}");
+        assert!(run.stderr.contains("needs the program passt"), "{run:#?}");
+    }
+}
