@@ -2,8 +2,9 @@
 //! protocol themselves; `gdb_program.rs` has those with the program.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use system_tests::elf::{Elf, PT_LOAD, phdr};
 use system_tests::remote::{Remote, free_port};
 use system_tests::{Outcome, Running, Tender, unikernel};
@@ -264,13 +265,15 @@ fn strangers_at_the_port_do_no_harm() {
         stream
     };
     let _silent = call(b"");
-    drop(call(b"GET / HTTP/1.1\r\n\r\n"));
+    // What a web page can make a browser send to any port of its machine.
+    let mut page = call(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n$?#3f$k#6b");
+    assert!(!matches!(page.read(&mut [0; 16]), Ok(1..)), "no answer, and the connection is closed");
     let _wrong = call(b"$g#00");
     let _long = call(&[b'x'; 3000]);
     let _binary = call(&[0, 0xff, b'$', 0x80, b'#', 3, 3, 3]);
     let mut gdb = Remote::connect(port);
     assert!(stopped(&gdb.ask("?")));
-    for junk in [&b"-+-\x00\xff\x03"[..], b"$cut", b"}{)(", b"$m#00"] {
+    for junk in [&b"-+-\x03"[..], b"$cut", b"$m#00"] {
         gdb.raw(junk);
     }
     assert!(stopped(&gdb.ask("?")), "it still listens");
@@ -279,6 +282,33 @@ fn strangers_at_the_port_do_no_harm() {
     }
     gdb.tell("k");
     assert_ended(&running.finish(), 1, "Debugger asked us to quit");
+}
+
+/// In a session a byte that is no packet's ends the connection, and with it a guest that stands.
+#[test]
+fn what_is_no_packet_ends_the_session() {
+    for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"$?#3fx"] {
+        let (running, mut gdb) = start("hello", &[]);
+        assert!(stopped(&gdb.ask("?")));
+        gdb.raw(junk);
+        assert_ended(&running.finish(), 1, "could not receive the next command");
+    }
+}
+
+#[test]
+fn a_debugger_may_come_by_a_unix_socket() {
+    let scratch = system_tests::Scratch::new();
+    let path = scratch.join("gdb");
+    let mut running = Tender::new("hello").option(format!("--gdb={}", path.display())).spawn();
+    running.expect_error(&format!("target remote {}\" KERNEL", path.display()));
+    let mut gdb = UnixStream::connect(&path).unwrap();
+    gdb.write_all(b"+$?#3f").unwrap();
+    let mut answer = [0; 5];
+    gdb.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+$T05");
+    gdb.write_all(b"+$D#44").unwrap();
+    assert!(running.finish().stdout.contains("SUCCESS"));
+    assert!(!path.exists());
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! Debuggers that come over TCP, from this machine only.
+//! Debuggers that come over TCP, from this machine only, or over a unix socket.
 //!
 //! Order: [`GdbPort::open`], [`GdbPort::accept`], both before the process confines itself; the
 //! [`GdbLink`] then needs no more than [`GdbLink::rules`]. SIGIO must have been given to
 //! [`signals::install`]: it says that a debugger wants something while the guest runs, and
 //! interrupts the vCPU as any signal of the tender's does.
 //!
-//! Whoever can connect to the port can do to the guest what its owner can: other users of this
-//! machine too. No more than that: the tender stays confined, and the guest held.
+//! Whoever can connect can do to the guest what its owner can. To the TCP port that is every user
+//! of this machine; to the unix socket its owner alone. No more than that: the tender stays
+//! confined, and the guest held. Browsers connect to the TCP port as well, for any web page: so the
+//! first bytes decide, and a caller whose bytes are not the protocol's is sent away at once.
 
 use crate::confine::Rule;
 use crate::wait::OnSignal;
@@ -14,12 +16,16 @@ use crate::{signals, sys};
 use hypervisor::debug::gdb::{Frame, Framer, Heard, Link};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, chmod, unlink};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay};
 use rustix::net::{
-    AddressFamily, Ipv4Addr, RecvFlags, SendFlags, SocketAddrV4, SocketFlags, SocketType,
-    accept_with, bind, getsockname, listen, recv, send, socket_with,
+    AddressFamily, Ipv4Addr, RecvFlags, SendFlags, SocketAddrUnix, SocketAddrV4, SocketFlags,
+    SocketType, accept_with, bind, connect, getsockname, listen, recv, send, socket_with,
 };
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
 
 /// The signal that announces a debugger's words.
 pub const SIGNAL: i32 = libc::SIGIO;
@@ -34,10 +40,38 @@ const BACKLOG: i32 = 16;
 /// Bytes that are read at once, and that a caller has to say something sensible.
 const CHUNK: usize = 4096;
 
-/// A port at which a debugger can call.
+/// Where a debugger can call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP port of the loopback interface; 0 is any that is free.
+    Port(u16),
+    /// A unix socket.
+    Path(OsString),
+}
+
+/// As a debugger is told it: `target remote PLACE`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "localhost:{port}"),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A place at which a debugger can call. A unix socket's file is removed with it.
 pub struct GdbPort {
     listener: OwnedFd,
-    port: u16,
+    place: Place,
+}
+
+impl Drop for GdbPort {
+    fn drop(&mut self) {
+        if let Place::Path(path) = &self.place {
+            // There is nobody to tell where that fails.
+            let _ = unlink(path);
+        }
+    }
 }
 
 /// Somebody who has connected, and may be anybody.
@@ -56,23 +90,41 @@ enum Judged {
 }
 
 impl GdbPort {
-    /// Opens this port of the loopback interface; 0 is any that is free.
+    /// Opens the place.
     ///
     /// # Errors
-    /// The system's.
-    pub fn open(port: u16) -> Result<Self, Errno> {
+    /// The system's; `ADDRINUSE` where somebody else has the port, or anything but a socket that
+    /// nobody listens to has the path.
+    pub fn open(place: &Place) -> Result<Self, Errno> {
+        let family = match place {
+            Place::Port(_) => AddressFamily::INET,
+            Place::Path(_) => AddressFamily::UNIX,
+        };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        set_socket_reuseaddr(&listener, true)?;
-        bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
-        listen(&listener, BACKLOG)?;
-        let port = SocketAddrV4::try_from(getsockname(&listener)?)?.port();
-        Ok(Self { listener, port })
+        let listener = socket_with(family, SocketType::STREAM, flags, None)?;
+        let place = match place {
+            Place::Port(port) => {
+                set_socket_reuseaddr(&listener, true)?;
+                bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))?;
+                Place::Port(SocketAddrV4::try_from(getsockname(&listener)?)?.port())
+            }
+            Place::Path(path) => {
+                bind_path(&listener, Path::new(path))?;
+                place.clone()
+            }
+        };
+        let port = Self { listener, place };
+        if let Place::Path(path) = &port.place {
+            // Nobody can connect before it listens.
+            chmod(path, Mode::RUSR | Mode::WUSR)?;
+        }
+        listen(&port.listener, BACKLOG)?;
+        Ok(port)
     }
 
-    /// Its number.
-    pub fn number(&self) -> u16 {
-        self.port
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Waits for the first caller that speaks the protocol, and closes the port. Others are let
@@ -125,6 +177,23 @@ impl GdbPort {
     }
 }
 
+/// Binds to a path. A socket there that nobody listens to was left behind, and is replaced.
+fn bind_path(listener: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let bound = bind(listener, &address);
+    if bound != Err(Errno::ADDRINUSE) {
+        return bound;
+    }
+    let asks = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let there = rustix::fs::lstat(path)?;
+    let is_socket = rustix::fs::FileType::from_raw_mode(there.st_mode).is_socket();
+    if !is_socket || connect(&asks, &address) != Err(Errno::CONNREFUSED) {
+        return Err(Errno::ADDRINUSE);
+    }
+    unlink(path)?;
+    bind(listener, &address)
+}
+
 impl Caller {
     fn judge(&mut self) -> Judged {
         let mut chunk = [0; CHUNK];
@@ -134,15 +203,14 @@ impl Caller {
             _ => return Judged::Stranger,
         };
         self.heard.extend_from_slice(&chunk[..count]);
-        let mut packet = false;
         for &byte in &chunk[..count] {
-            packet |= matches!(self.framer.push(byte), Some(Frame::Packet(_)));
+            match self.framer.push(byte) {
+                None | Some(Frame::Interrupt) => {}
+                Some(Frame::Packet(_)) => return Judged::Debugger,
+                Some(Frame::Broken | Frame::Stray) => return Judged::Stranger,
+            }
         }
-        match packet {
-            true => Judged::Debugger,
-            false if self.heard.len() < CHUNK => Judged::Unknown,
-            false => Judged::Stranger,
-        }
+        if self.heard.len() < CHUNK { Judged::Unknown } else { Judged::Stranger }
     }
 }
 
@@ -155,7 +223,11 @@ pub struct GdbLink {
 
 impl GdbLink {
     fn new(stream: OwnedFd, heard: Vec<u8>) -> Result<Self, Errno> {
-        set_tcp_nodelay(&stream, true)?;
+        // A unix socket has no such option, and sends at once.
+        match set_tcp_nodelay(&stream, true) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e),
+        }
         sys::announce_input(stream.as_fd())?;
         Ok(Self { stream, heard, at: 0 })
     }
@@ -234,9 +306,20 @@ mod tests {
     use std::net::{Shutdown, TcpStream};
 
     fn open() -> GdbPort {
+        open_at(&Place::Port(0))
+    }
+
+    fn open_at(place: &Place) -> GdbPort {
         // SAFETY: ignoring a signal involves no memory. Its default would end the tests.
         unsafe { libc::signal(SIGNAL, libc::SIG_IGN) };
-        GdbPort::open(0).unwrap()
+        GdbPort::open(place).unwrap()
+    }
+
+    fn number(port: &GdbPort) -> u16 {
+        match port.place() {
+            Place::Port(port) => *port,
+            Place::Path(_) => panic!("it is a port"),
+        }
     }
 
     /// Other tests of this process send signals.
@@ -274,11 +357,12 @@ mod tests {
     #[test]
     fn only_a_debugger_is_let_in() {
         let port = open();
-        let number = port.number();
+        let number = number(&port);
         let _silent = call(number, b"");
         drop(call(number, b"hung up"));
         let mut junk = call(number, &[b'x'; 2 * CHUNK]);
-        let _wrong = call(number, b"$?#00GET / HTTP/1.1\r\n");
+        let mut wrong = call(number, b"$?#00GET / HTTP/1.1\r\n");
+        let mut page = call(number, b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n$g#67");
         let mut gdb = call(number, b"++$qSupported#37");
         let mut link = port.accept(&Never).unwrap().unwrap();
         assert_eq!(hear(&mut link, 16), b"++$qSupported#37");
@@ -291,17 +375,41 @@ mod tests {
         assert_eq!(&answer, b"$#00");
         gdb.shutdown(Shutdown::Write).unwrap();
         assert_eq!(next(&mut link, true), Heard::Gone);
-        assert!(!matches!(junk.read(&mut [0]), Ok(1..)), "sent away");
+        for stranger in [&mut junk, &mut wrong, &mut page] {
+            assert!(!matches!(stranger.read(&mut [0]), Ok(1..)), "sent away");
+        }
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err(), "the port is closed");
     }
 
     #[test]
     fn many_strangers_keep_nobody_out() {
         let port = open();
-        let number = port.number();
+        let number = number(&port);
         let _strangers: Vec<_> = (0..CALLERS + 4).map(|_| call(number, b"")).collect();
         let _gdb = call(number, b"$?#3f");
         let mut link = port.accept(&Never).unwrap().unwrap();
         assert_eq!(hear(&mut link, 5), b"$?#3f");
+    }
+
+    #[test]
+    fn a_unix_socket_is_its_owners_and_goes_with_the_port() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let path = std::env::temp_dir().join(format!("gdb-{}", std::process::id()));
+        let place = Place::Path(path.clone().into());
+        // One that was left behind is no obstacle; one that is listened to is, and so is a file.
+        drop(UnixListener::bind(&path).unwrap());
+        let port = open_at(&place);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(GdbPort::open(&place).err(), Some(Errno::ADDRINUSE));
+        let mut gdb = UnixStream::connect(&path).unwrap();
+        gdb.write_all(b"+$?#3f").unwrap();
+        let mut link = port.accept(&Never).unwrap().unwrap();
+        assert_eq!(hear(&mut link, 6), b"+$?#3f");
+        assert!(!path.exists());
+        std::fs::write(&path, "file").unwrap();
+        assert_eq!(GdbPort::open(&place).err(), Some(Errno::ADDRINUSE));
+        assert_eq!(std::fs::read(&path).unwrap(), b"file");
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! Options come first, then the unikernel, then its arguments, which are not looked at. `--` ends
 //! the options. Parsing touches nothing: it turns words into [`Options`].
 
+use host_linux::gdb::Place;
 use hypervisor::config::nearest;
 use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -51,8 +52,8 @@ pub struct Options {
     pub backend: BackendChoice,
     /// `None`: as the backend likes it; else whether the network ring is offered.
     pub net_ring: Option<bool>,
-    /// Wait for a debugger on this TCP port.
-    pub gdb: Option<u16>,
+    /// Wait for a debugger here.
+    pub gdb: Option<Place>,
     /// Directory for a core file when the guest aborts.
     pub dumpcore: Option<OsString>,
     /// File for counters; `-` is standard output.
@@ -160,7 +161,7 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
         kernel: OsString::new(),
         arguments: Vec::new(),
     };
-    let mut gdb = false;
+    let (mut gdb, mut gdb_path) = (false, None);
     let mut gdb_port = DEFAULT_GDB_PORT;
     let mut rest = words.iter().map(|word| word.to_bytes());
     let kernel = loop {
@@ -175,7 +176,12 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
             b"-v" | b"--verbose" => options.verbose = true,
             _ if !word.starts_with(b"-") => break Some(word),
             _ => {
-                if let Some(value) = word.strip_prefix(b"--gdb-port=") {
+                if let Some(value) = word.strip_prefix(b"--gdb=") {
+                    if value.is_empty() {
+                        return malformed("--gdb", value, "write --gdb, or --gdb=PATH of a socket");
+                    }
+                    gdb_path = Some(OsString::from_vec(value.to_vec()));
+                } else if let Some(value) = word.strip_prefix(b"--gdb-port=") {
                     gdb_port = number(value).ok_or(()).or_else(|()| {
                         malformed("--gdb-port", value, "write 0 to 65535; 0 is any that is free")
                     })?;
@@ -188,7 +194,8 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
     let Some(kernel) = kernel else { return misuse("Missing KERNEL operand") };
     options.kernel = OsString::from_vec(kernel.to_vec());
     options.arguments = rest.map(<[u8]>::to_vec).collect();
-    options.gdb = gdb.then_some(gdb_port);
+    let port = gdb.then_some(Place::Port(gdb_port));
+    options.gdb = gdb_path.map(Place::Path).or(port);
     Ok(Command::Run(Box::new(options)))
 }
 
@@ -352,12 +359,21 @@ mod tests {
             "--block-sector-size:s=521 k",
             "--block-sector-size:s=256 k",
             "--gdb-port=99999 k",
+            "--gdb= k",
             "--what k",
             "--what=1 k",
             "--what:n=1 k",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_debugger_calls_at_a_port_or_a_path() {
+        assert_eq!(options("k").gdb, None);
+        assert_eq!(options("--gdb k").gdb, Some(Place::Port(DEFAULT_GDB_PORT)));
+        assert_eq!(options("--gdb --gdb-port=0 k").gdb, Some(Place::Port(0)));
+        assert_eq!(options("--gdb=a/b k").gdb, Some(Place::Path("a/b".into())));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::events::Events;
 use crate::tell;
-use host_linux::gdb::{GdbLink, GdbPort, SIGNAL};
+use host_linux::gdb::{GdbLink, GdbPort, Place, SIGNAL};
 use host_linux::signals;
 use hypervisor::debug::DebugVcpu;
 use hypervisor::debug::gdb::{Done, serve};
@@ -13,14 +13,19 @@ use hypervisor::modes::hvt::tender::Guest;
 use hypervisor::vcpu::{BackendError, BackendVm, Ending};
 use std::mem::ManuallyDrop;
 
-/// Opens the port at which the debugger calls.
+/// Opens the place at which the debugger calls.
 ///
 /// # Errors
 /// In words for a person.
-pub fn open(port: u16) -> Result<GdbPort, String> {
+pub fn open(place: &Place) -> Result<GdbPort, String> {
     signals::install(&[SIGNAL]);
-    GdbPort::open(port).map_err(|e| {
-        format!("--gdb: cannot listen on 127.0.0.1 port {port}: {e}; try another --gdb-port")
+    GdbPort::open(place).map_err(|e| match place {
+        Place::Port(port) => {
+            format!("--gdb: cannot listen on 127.0.0.1 port {port}: {e}; try another --gdb-port")
+        }
+        Place::Path(path) => {
+            format!("--gdb: cannot listen on {}: {e}; try another path", path.display())
+        }
     })
 }
 
@@ -39,11 +44,14 @@ where
 {
     guest.vcpu.attach().map_err(|e| e.to_string())?;
     tell::warn("Waiting for a debugger. Connect to it like this:");
-    let number = port.number();
-    tell::warn(format_args!("\tgdb --ex=\"target remote localhost:{number}\" KERNEL"));
+    let from = match port.place() {
+        Place::Port(_) => "127.0.0.1".to_owned(),
+        place => place.to_string(),
+    };
+    tell::warn(format_args!("\tgdb --ex=\"target remote {}\" KERNEL", port.place()));
     let link = port.accept(events).map_err(|e| format!("--gdb: accept failed: {e}"))?;
     if link.is_some() {
-        tell::warn("Connection from debugger at 127.0.0.1");
+        tell::warn(format_args!("Connection from debugger at {from}"));
     }
     Ok(link)
 }

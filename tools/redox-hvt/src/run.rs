@@ -63,7 +63,7 @@ struct Run<'a> {
 pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
     privileges::check_personality()?;
     signals::install(&SIGNALS);
-    let gdb = options.gdb.map(gdb::open).transpose()?;
+    let gdb = options.gdb.as_ref().map(gdb::open).transpose()?;
     let shown = options.kernel.display();
     let blob =
         FileBlob::open(&options.kernel).map_err(|e| format!("{shown}: Could not open: {e}"))?;

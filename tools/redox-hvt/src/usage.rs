@@ -35,6 +35,7 @@ Compiled-in module options:
     --dumpcore=DIR (enable guest core dump on abort/trap)
     --gdb (wait for a gdb debug session before the guest's first instruction)
   [ --gdb-port=1234 ] (port to use, on 127.0.0.1; 0: any that is free)
+    --gdb=PATH (the same at a unix socket, to which only this user can connect)
 Example:
     redox-hvt --mem=64M --block:storage=disk.img --net:service0=user,tcp=8080:80 \\
         app.hvt --hello=world

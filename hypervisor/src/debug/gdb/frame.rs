@@ -1,5 +1,7 @@
 //! Finds the packets in what a peer sends ("Debugging with GDB", §E.1): `$`, a body, `#` and two
-//! hexadecimal digits, its checksum. Everything else but an interrupt is noise.
+//! hexadecimal digits, its checksum. Between packets there are acknowledgements (`+`, `-`) and
+//! interrupts. Whoever sends anything else is no debugger: a web page can make a browser connect to
+//! any port of its own machine and send a request with packets in it.
 
 /// Bytes of a packet, frame included. The debugger is told so, and keeps to it.
 pub const LONGEST: usize = 4096;
@@ -13,6 +15,8 @@ pub enum Frame<'a> {
     Broken,
     /// The debugger asks to interrupt the guest.
     Interrupt,
+    /// A byte between packets that means nothing there.
+    Stray,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,8 @@ impl Framer {
                 self.len = 0;
                 self.place = Place::Body;
             }
-            (Place::Outside, _) => return None,
+            (Place::Outside, b'+' | b'-') => return None,
+            (Place::Outside, _) => return Some(Frame::Stray),
             (Place::Body, b'#') => self.place = Place::Checksum(0),
             (Place::Body | Place::Checksum(0), _) => {
                 if self.place != Place::Body {
@@ -105,17 +110,22 @@ mod tests {
                 Frame::Packet(packet) => Ok(packet.to_vec()),
                 Frame::Broken => Err("broken"),
                 Frame::Interrupt => Err("interrupt"),
+                Frame::Stray => Err("stray"),
             }));
         }
         all
     }
 
     #[test]
-    fn packets_are_found_in_noise() {
+    fn packets_stand_between_acknowledgements_and_nothing_else() {
         assert_eq!(
-            frames(b"+-GET / \xff$g#67\x03$?#3F++"),
+            frames(b"+-$g#67\x03$?#3F++"),
             [Ok(b"$g#67".to_vec()), Err("interrupt"), Ok(b"$?#3F".to_vec()),]
         );
+        assert_eq!(frames(b"P$g#67"), [Err("stray"), Ok(b"$g#67".to_vec())]);
+        for byte in (0..=255).filter(|byte| !b"+-$\x03".contains(byte)) {
+            assert_eq!(frames(&[byte]), [Err("stray")]);
+        }
         assert_eq!(frames(b"$cut$g#67"), [Ok(b"$g#67".to_vec())]);
         assert_eq!(frames(b"$#00"), [Ok(b"$#00".to_vec())]);
         assert_eq!(frames(b"$\x03#03"), [Ok(b"$\x03#03".to_vec())], "binary data");

@@ -55,7 +55,7 @@ pub enum Done {
     Detached,
     /// The debugger wants the guest to be ended.
     Killed,
-    /// The connection has ended without a word. If the guest was running, it has no breakpoints
+    /// The connection has ended without a word, or by one that is no packet. If the guest was running, it has no breakpoints
     /// any more and waits to be run; else nobody will say how it goes on.
     Lost {
         /// Whether the guest was running.

@@ -137,6 +137,7 @@ impl<'a, 'l, V: DebugVcpu, L: Link> Session<'a, 'l, V, L> {
             }
             // It is stopped.
             Some(Frame::Interrupt) => return Ok(idle.into()),
+            Some(Frame::Stray) => return Err(done(Done::Lost { running: false })),
             Some(Frame::Packet(packet)) => packet,
         };
         for (index, &byte) in packet.iter().enumerate() {
@@ -179,11 +180,13 @@ impl<'a, 'l, V: DebugVcpu, L: Link> Session<'a, 'l, V, L> {
         loop {
             let heard = self.line.borrow_mut().link.next(false);
             match heard {
-                Heard::Byte(byte) => {
-                    if self.framer.push(byte) == Some(Frame::Interrupt) {
+                Heard::Byte(byte) => match self.framer.push(byte) {
+                    Some(Frame::Interrupt) => {
                         return self.report(running, Reason::Signal(Signal::SIGINT));
                     }
-                }
+                    Some(Frame::Stray) => return Err(done(Done::Lost { running: true })),
+                    _ => {}
+                },
                 Heard::Nothing => break,
                 Heard::Interrupted => {
                     if let Some(ending) = self.host_wants() {

@@ -299,9 +299,13 @@ fn commands_that_mean_nothing_end_nothing() {
         assert_eq!(run.done, Done::Killed, "{packet}");
         assert!(run.answers.iter().any(|answer| answer.starts_with("T05")), "{packet}");
     }
-    let mut says = b"GET / HTTP/1.1\r\n\r\n---$x#00\x03".to_vec();
+    let mut says = b"---$x#00\x03".to_vec();
     says.extend(framed("k"));
     assert_eq!(talk(says, vec![]).done, Done::Killed);
+    // What is no packet does, and what follows it is not heard.
+    let mut says = b"GET / HTTP/1.1\r\n\r\n".to_vec();
+    says.extend(framed("k"));
+    assert_eq!(talk(says, vec![]).done, Done::Lost { running: false });
 }
 
 /// A command that a stranger might make up.
