@@ -1,7 +1,8 @@
 //! The serial line: a 16550A (National Semiconductor PC16550D data sheet).
 //!
-//! It transmits at once: the transmitter holding register is empty again with every write, unless
-//! the host's end does not keep up. What is received comes from a buffer that fills the FIFO as
+//! It transmits at once: the transmitter is empty again with every write, unless the host's end does
+//! not keep up. Then it is full until a whole FIFO's worth fits again, which brings its interrupt, so
+//! a driver that waits for the transmitter loses nothing however slow the console is. What is received comes from a buffer that fills the FIFO as
 //! fast as the guest empties it, so nothing overruns but in loopback.
 
 mod link;
@@ -226,7 +227,13 @@ impl Uart {
         } else {
             self.overrun = true;
         }
+        self.transmitted = self.is_looped() || self.link.has_room_or_tells();
+    }
+
+    /// The link takes a whole FIFO again.
+    fn emptied(&mut self, effects: &mut Effects) {
         self.transmitted = true;
+        self.update(effects);
     }
 
     fn read_byte(&mut self, offset: u8) -> u8 {
@@ -265,8 +272,10 @@ impl Uart {
             0 => self.transmit(value, effects),
             1 => {
                 let enable = Enable::from_bits_truncate(value);
-                // The register is empty: enabling its interrupt brings it.
-                self.transmitted |= (enable - self.enable).contains(Enable::TRANSMITTER);
+                // Where the transmitter is empty, enabling its interrupt brings it.
+                if (enable - self.enable).contains(Enable::TRANSMITTER) {
+                    self.transmitted |= self.link.has_room_or_tells();
+                }
                 self.enable = enable;
             }
             2 => self.set_fifo(value),

@@ -99,6 +99,7 @@ impl Parts {
             let line = Arc::new(Mutex::new(line));
             port(COM1, 8, shared(&line))?;
             input.connect(line.clone(), board.clone());
+            link.connect(&line, board);
             uart = Some(line);
         }
         let pci = pci::attach(devices, spec.firmware)?;

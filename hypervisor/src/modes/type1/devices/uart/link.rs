@@ -9,10 +9,12 @@ use crate::modes::type1::host::{Arrival, ConsoleInput};
 use crate::sync::Mutex;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 
 /// Bytes that wait for the console at most.
 const OUTPUT: usize = 4096;
+/// What a driver may write once the transmitter is empty: its FIFO.
+const FIFO: usize = 16;
 /// So many go at once, without waiting for the end of a line.
 const ENOUGH: usize = 128;
 /// What is no whole line goes after this time, in nanoseconds.
@@ -20,9 +22,10 @@ const PATIENCE: u64 = 3_000_000;
 
 /// Output on its way to the console, a line at a time: a guest writes it byte by byte.
 ///
-/// `buffer` is a leaf lock; it is not held while the console is written to.
+/// `buffer` and `line` are leaf locks; neither is held while the console is written to.
 pub struct UartLink {
     buffer: Mutex<Buffer>,
+    line: Mutex<Option<(Weak<Mutex<Uart>>, Weak<Board>)>>,
     console: Box<dyn Console>,
     clock: Arc<dyn Clock>,
     slot: TimerSlot,
@@ -32,21 +35,54 @@ struct Buffer {
     bytes: VecDeque<u8>,
     /// Somebody is writing.
     busy: bool,
+    /// The line waits to be told that there is room.
+    starved: bool,
+}
+
+impl Buffer {
+    fn has_room(&self) -> bool {
+        self.bytes.len() + FIFO <= OUTPUT
+    }
 }
 
 impl UartLink {
     /// To this console. `slot` is to be registered with a [`Flush`] of it.
     pub fn new(console: Box<dyn Console>, clock: Arc<dyn Clock>, slot: TimerSlot) -> Self {
-        let buffer = Buffer { bytes: VecDeque::with_capacity(OUTPUT), busy: false };
-        Self { buffer: Mutex::new(buffer), console, clock, slot }
+        let bytes = VecDeque::with_capacity(OUTPUT);
+        let buffer = Buffer { bytes, busy: false, starved: false };
+        Self { buffer: Mutex::new(buffer), line: Mutex::new(None), console, clock, slot }
     }
 
-    /// Whether it takes another byte.
+    /// Names the line that is told when there is room again.
+    pub fn connect(&self, uart: &Arc<Mutex<Uart>>, board: &Arc<Board>) {
+        *self.line.lock() = Some((Arc::downgrade(uart), Arc::downgrade(board)));
+    }
+
+    /// Whether it takes a whole FIFO.
     pub fn has_room(&self) -> bool {
-        self.buffer.lock().bytes.len() < OUTPUT
+        self.buffer.lock().has_room()
     }
 
-    /// Takes a byte; one for which there is no room is lost, as on a line that nobody reads.
+    /// Whether it takes a whole FIFO. If not, the line is told as soon as it does.
+    pub fn has_room_or_tells(&self) -> bool {
+        let mut buffer = self.buffer.lock();
+        let room = buffer.has_room();
+        buffer.starved |= !room;
+        room
+    }
+
+    fn tell(&self) {
+        let line = self.line.lock().clone();
+        let line = line.and_then(|(uart, board)| Some((uart.upgrade()?, board.upgrade()?)));
+        if let Some((uart, board)) = line {
+            let mut effects = Effects::new();
+            uart.lock().emptied(&mut effects);
+            board.apply(effects);
+        }
+    }
+
+    /// Takes a byte; one for which there is no room is lost: its driver has not waited until the
+    /// transmitter was empty.
     pub fn put(self: &Arc<Self>, byte: u8, effects: &mut Effects) {
         let waiting = {
             let mut buffer = self.buffer.lock();
@@ -69,14 +105,19 @@ impl UartLink {
         }
         let mut chunk = [0; 256];
         loop {
-            let count = {
+            let (count, told) = {
                 let mut buffer = self.buffer.lock();
                 let count = buffer.bytes.len().min(chunk.len());
                 buffer.busy = count != 0;
                 let bytes = buffer.bytes.drain(..count);
                 chunk.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
-                count
+                let told = buffer.starved && buffer.has_room();
+                buffer.starved &= !told;
+                (count, told)
             };
+            if told {
+                self.tell();
+            }
             if count == 0 {
                 return;
             }

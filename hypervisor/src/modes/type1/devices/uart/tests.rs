@@ -27,10 +27,17 @@ impl InterruptSink for Pin {
     fn msi(&self, _: MsiMessage) {}
 }
 
-struct Screen(Arc<Mutex<Vec<u8>>>);
+/// What is done while the console takes its next piece.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+struct Screen(Arc<Mutex<Vec<u8>>>, Meanwhile);
 
 impl Console for Screen {
     fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
+        let meanwhile = self.1.lock().take();
+        if let Some(act) = meanwhile {
+            act();
+        }
         let mut bytes = alloc::vec![0; text.len()];
         text.copy_to(&mut bytes);
         self.0.lock().extend(bytes);
@@ -45,6 +52,7 @@ struct Bench {
     link: Arc<UartLink>,
     input: Arc<SerialInput>,
     screen: Arc<Mutex<Vec<u8>>>,
+    meanwhile: Meanwhile,
     clock: Arc<JumpingClock>,
 }
 
@@ -52,12 +60,15 @@ fn bench() -> Bench {
     let (clock, pin, screen) = (clock(), Arc::new(Pin::default()), Arc::default());
     let board = Arc::new(Board::new(clock.clone(), pin.clone(), Arc::new(Power::new())));
     let slot = Timers::new().slot();
-    let link = Arc::new(UartLink::new(Box::new(Screen(Arc::clone(&screen))), clock.clone(), slot));
+    let meanwhile = Meanwhile::default();
+    let console = Box::new(Screen(Arc::clone(&screen), meanwhile.clone()));
+    let link = Arc::new(UartLink::new(console, clock.clone(), slot));
     let input = Arc::new(SerialInput::default());
     let irq = board.devices.lines.source(LINE, Trigger::Level);
     let uart = Arc::new(Mutex::new(Uart::new(irq, link.clone(), WorkRef::new(input.clone()))));
     input.connect(uart.clone(), board.clone());
-    Bench { uart, board, pin, link, input, screen, clock }
+    link.connect(&uart, &board);
+    Bench { uart, board, pin, link, input, screen, meanwhile, clock }
 }
 
 impl Bench {
@@ -189,6 +200,45 @@ fn loopback_leads_back() {
     bench.write(4, 0x0b);
     assert_eq!(bench.read(6) & 0x0f, 0x02, "DSR has changed");
     assert_eq!(bench.read(6) & 0x0f, 0);
+}
+
+/// The drivers of Linux and others write a whole FIFO when the transmitter is empty.
+fn write_while_empty(bench: &Bench, sent: &AtomicU32) {
+    while bench.read(5) & 0x20 != 0 {
+        (0..16).for_each(|_| bench.write(0, b'x'));
+        sent.fetch_add(16, Ordering::SeqCst);
+    }
+}
+
+/// While one processor waits for a console that takes nothing, another one goes on printing.
+#[test]
+fn a_slow_console_loses_nothing_and_is_told_when_there_is_room() {
+    for by_interrupt in [false, true] {
+        let (bench, sent) = (Arc::new(bench()), Arc::new(AtomicU32::new(0)));
+        bench.write(2, 0x01);
+        bench.write(4, 0x08);
+        let other = {
+            let (bench, sent) = (bench.clone(), sent.clone());
+            move || {
+                bench.write(0, b'x');
+                write_while_empty(&bench, &sent);
+                if by_interrupt {
+                    bench.write(1, 0x02);
+                    assert!(!bench.pin(), "it is full");
+                }
+                assert_eq!(bench.read(2) & 0xf, 1, "no cause, which a look would take away");
+            }
+        };
+        *bench.meanwhile.lock() = Some(Box::new(other));
+        b"one\n".iter().for_each(|byte| bench.write(0, *byte));
+        let there = |what| bench.screen.lock().iter().filter(|byte| **byte == what).count();
+        assert_eq!(there(b'x'), usize::try_from(sent.load(Ordering::SeqCst)).unwrap() + 1);
+        assert!(there(b'x') > 4000 && bench.screen.lock().starts_with(b"one\n"));
+        assert_eq!((bench.pin(), bench.read(5) & 0x60), (by_interrupt, 0x60));
+        if by_interrupt {
+            assert_eq!((bench.read(2) & 0xf, bench.pin()), (2, false));
+        }
+    }
 }
 
 #[test]
