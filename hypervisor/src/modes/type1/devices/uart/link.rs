@@ -25,11 +25,14 @@ const PATIENCE: u64 = 3_000_000;
 /// `buffer` and `line` are leaf locks; neither is held while the console is written to.
 pub struct UartLink {
     buffer: Mutex<Buffer>,
-    line: Mutex<Option<(Weak<Mutex<Uart>>, Weak<Board>)>>,
+    line: Mutex<Option<Line>>,
     console: Box<dyn Console>,
     clock: Arc<dyn Clock>,
     slot: TimerSlot,
 }
+
+/// A line, and the board to which the effects of its interrupts go.
+type Line = (Weak<Mutex<Uart>>, Weak<Board>);
 
 struct Buffer {
     bytes: VecDeque<u8>,
