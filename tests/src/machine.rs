@@ -13,6 +13,7 @@ pub struct Machine {
     running: Running,
     input: ChildStdin,
     prompts: usize,
+    boots: usize,
     _folder: Scratch,
 }
 
@@ -57,8 +58,8 @@ impl Machine {
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
         let input = child.stdin.take().expect("it is a pipe");
         let running = Running::new(child, shown);
-        let mut machine = Self { running, input, prompts: 0, _folder: folder };
-        machine.boot(1);
+        let mut machine = Self { running, input, prompts: 0, boots: 0, _folder: folder };
+        machine.boots_again();
         machine
     }
 
@@ -112,7 +113,22 @@ impl Machine {
     /// # Panics
     /// If it does not come.
     pub fn boots_again(&mut self) {
-        self.boot(2);
+        self.boots += 1;
+        self.boot(self.boots);
+    }
+
+    /// Resets it in each of these ways, by the names of Linux's `reboot=` option (`reboot_type` in
+    /// `Documentation/admin-guide/kernel-parameters.txt`), and waits for its shell after each.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn resets_by(&mut self, ways: &[&str]) {
+        for way in ways {
+            self.shell(&format!("echo {way} > /sys/kernel/reboot/type"));
+            assert_eq!(self.shell("cat /sys/kernel/reboot/type"), *way);
+            self.type_line("reboot -f");
+            self.boots_again();
+        }
     }
 
     /// Sends the manager a signal.

@@ -50,6 +50,14 @@ fn linux_has_its_disk_and_its_network() {
     assert!(fs::read(disk).unwrap().starts_with(b"written in the guest\n"));
 }
 
+#[test]
+fn linux_resets_its_machine_in_every_way() {
+    let mut linux = Machine::linux_on(QEMU, 2, "");
+    linux.resets_by(&["bios", "efi", "triple", "kbd", "pci", "acpi"]);
+    linux.type_line("exit");
+    assert_eq!(linux.wait().status, Some(0));
+}
+
 /// Firmware takes RAM for each virtio disk off the top of the memory map, where QEMU puts the boot
 /// module: part of the module then lies outside of what the map calls RAM.
 #[test]

@@ -1,6 +1,7 @@
 //! What a guest is told of its physical addresses: the map that Linux, PVH and firmware share.
 
-use super::place::{ACPI, HIGH, LOW_RAM_END};
+use super::place::{HIGH, LOW_RAM_END};
+use crate::modes::type1::layout::FIRMWARE_SHADOW;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -37,7 +38,7 @@ pub fn without_firmware(ram: &[Range<u64>], reserved: &[Range<u64>]) -> Vec<Row>
         ram_row(0, range, LOW_RAM_END);
         ram_row(HIGH, range, u64::MAX);
     }
-    let others = reserved.iter().chain([&ACPI]).filter(|range| !range.is_empty());
+    let others = reserved.iter().chain([&FIRMWARE_SHADOW]).filter(|range| !range.is_empty());
     rows.extend(others.map(|range| Row { range: range.clone(), kind: Kind::Reserved }));
     rows.sort_by_key(|row| row.range.start);
     rows

@@ -9,6 +9,7 @@
 //! the host's memory as a whole: [`read`] copies it piece by piece to where the guest has it.
 
 pub mod acpi;
+pub mod bios;
 pub mod elf;
 pub mod firmware;
 pub mod fw_cfg;

@@ -23,7 +23,9 @@ pub const COMMAND_LINE: Range<u64> = 0x1_0000..0x2_0000;
 /// End of what a memory map gives away as RAM below 640 KiB.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables: where operating systems look for the RSDP, and firmware's place otherwise.
-pub const ACPI: Range<u64> = FIRMWARE_SHADOW;
+pub const ACPI: Range<u64> = FIRMWARE_SHADOW.start..BIOS.start;
+/// What a BIOS leaves in its segment F000.
+pub const BIOS: Range<u64> = 0xf_0000..FIRMWARE_SHADOW.end;
 /// Where kernels may begin: 1 MiB.
 pub const HIGH: u64 = 0x10_0000;
 

@@ -9,7 +9,7 @@ use crate::mode::LendError;
 use crate::modes::type1::board::Board;
 use crate::modes::type1::boot::acpi::{Facts, Tables, windows};
 use crate::modes::type1::boot::firmware::Rom;
-use crate::modes::type1::boot::{Given, fw_cfg, map, read, start, state};
+use crate::modes::type1::boot::{Given, StartError, bios, fw_cfg, map, read, start, state};
 use crate::modes::type1::host::Type1Host;
 use crate::modes::type1::layout::{FIRMWARE_END, pci_window_64, ram};
 use crate::modes::type1::mode::Type1Error;
@@ -120,6 +120,7 @@ impl Loader {
         let kernel = self.kernel.as_deref().ok_or(Type1Error::NothingToStart)?;
         let reserved: Vec<_> = facts.ecam.clone().into_iter().collect();
         let rsdp = Tables::build(&facts).install(memory)?;
+        bios::install(memory, self.vcpus).map_err(StartError::Memory)?;
         let ram = ram(self.memory);
         let given = Given {
             ram: &ram,
@@ -196,9 +197,7 @@ fn clear_low(memory: &GuestMemory) -> Result<(), Type1Error> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let end = memory.end().0.min(1 << 20);
     for page in 0..end / 4096 {
-        memory.write_bytes(Gpa(page * 4096), &ZEROS).map_err(|error| {
-            Type1Error::Start(crate::modes::type1::boot::StartError::Memory(error))
-        })?;
+        memory.write_bytes(Gpa(page * 4096), &ZEROS).map_err(StartError::Memory)?;
     }
     Ok(())
 }
