@@ -9,10 +9,19 @@ use std::process::Command;
 
 /// Limits the size that a file may be given.
 pub fn limit_file_size(command: &mut Command, bytes: u64) {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    limit(command, libc::RLIMIT_FSIZE, bytes);
+}
+
+/// Limits the numbers that descriptors may have.
+pub fn limit_descriptors(command: &mut Command, number: u64) {
+    limit(command, libc::RLIMIT_NOFILE, number);
+}
+
+fn limit(command: &mut Command, what: libc::__rlimit_resource_t, most: u64) {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     let apply = move || {
         // SAFETY: the limit lives during the call.
-        check(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) })
+        check(unsafe { libc::setrlimit(what, &limit) })
     };
     // SAFETY: one system call, allowed between fork and exec.
     unsafe { command.pre_exec(apply) };

@@ -75,3 +75,36 @@ fn a_missing_passt_is_an_error() {
         assert!(run.stderr.contains("needs the program passt"), "{run:#?}");
     }
 }
+
+/// What cannot help is not advised.
+#[test]
+fn limits_are_told_as_what_they_are() {
+    let run = Tender::new("hello").prepare(|c| limits::limit_file_size(c, 1 << 20)).run();
+    // Guest memory on KVM is no file.
+    if run.status != Some(0) {
+        assert_eq!(run.status, Some(1), "{run:#?}");
+        assert!(run.stderr.contains("raise `ulimit -f`"), "{run:#?}");
+        assert!(!run.stderr.contains("--mem"), "{run:#?}");
+    }
+    let mut refused = 0;
+    // With fewer a dynamic build is not even loaded.
+    for number in 4..40 {
+        let run = Tender::new("hello").prepare(move |c| limits::limit_descriptors(c, number)).run();
+        if run.status != Some(0) {
+            refused += 1;
+            assert_eq!(run.status, Some(1), "{number}: {run:#?}");
+            assert!(run.stderr.contains("open files"), "{number}: {run:#?}");
+            assert!(!run.stderr.contains("--mem"), "{number}: {run:#?}");
+        }
+    }
+    assert!((1..30).contains(&refused), "{refused}");
+}
+
+#[test]
+fn a_fifo_is_no_image_and_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let fifo = scratch.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    Tender::of(&fifo).run().assert_ends(1, "this is a FIFO");
+    Tender::new("block").block("storage", &fifo).run().assert_ends(1, "this is a FIFO");
+}

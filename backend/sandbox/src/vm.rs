@@ -15,6 +15,7 @@ use hypervisor::memory::{Gpa, GuestMemory, HostBlock, Perms};
 use hypervisor::vcpu::{BackendError, BackendVm, ExitHandler, VcpuState};
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::sync::Arc;
 
@@ -50,10 +51,11 @@ impl SandboxVm {
         config: Arc<SandboxConfig>,
         epoch: Moment,
     ) -> Result<Self, BackendError> {
-        let failed = |what: &str, e: rustix::io::Errno| {
+        let failed = |what: &str, e: Errno| {
             BackendError::new(format!(
-                "cannot provide {} MiB of guest memory: {what}: {e}; try a smaller --mem",
-                bytes >> 20
+                "cannot provide {} MiB of guest memory: {what}: {e}; {}",
+                bytes >> 20,
+                advice(e)
             ))
         };
         let len = bytes.checked_sub(LOWEST).and_then(|len| usize::try_from(len).ok());
@@ -84,6 +86,18 @@ impl SandboxVm {
     /// The descriptor of the guest's memory, which the guest's process has too.
     pub fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+/// What helps where memory is refused so.
+fn advice(error: Errno) -> &'static str {
+    match error {
+        Errno::MFILE | Errno::NFILE => "there are too many open files: raise `ulimit -n`",
+        Errno::FBIG => "the limit of file sizes counts guest memory, too: raise `ulimit -f`",
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => {
+            "a system call filter or a security policy around this process forbids it: allow it"
+        }
+        _ => "try a smaller --mem",
     }
 }
 

@@ -3,6 +3,7 @@
 //! What a write has returned `Ok` for is in the kernel's hands: it outlives this process, however
 //! that ends.
 
+use crate::blob::{OpenError, open_file};
 use crate::confine::{Rule, Within};
 use crate::sys::Words;
 use crate::transfer::{PIECES, pread, preadv, pwrite, pwritev};
@@ -10,7 +11,7 @@ use arrayvec::ArrayVec;
 use hypervisor::host::{BlockStore, HostError, Pieces};
 use hypervisor::memory::GuestSlice;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use rustix::fs::{Mode, OFlags, SeekFrom, fdatasync, open, seek};
+use rustix::fs::{OFlags, SeekFrom, fdatasync, seek};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -28,8 +29,8 @@ impl FileBlock {
     /// In words for a person.
     pub fn open(path: &OsStr) -> Result<Self, String> {
         let shown = Path::new(path).display();
-        let file = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| format!("Could not open block device: {shown}: {}", Words(e)))?;
+        let file = open_file(path, OFlags::RDWR)
+            .map_err(|e| format!("Could not open block device: {shown}: {e}"))?;
         let capacity = seek(&file, SeekFrom::End(0))
             .map_err(|e| format!("{shown}: Could not determine capacity: {}", Words(e)))?;
         Ok(Self { file, capacity })
@@ -38,10 +39,10 @@ impl FileBlock {
     /// Opens it for reading, and for writing unless it is `read_only`.
     ///
     /// # Errors
-    /// The system's.
-    pub fn open_as(path: &OsStr, read_only: bool) -> Result<Self, Errno> {
+    /// [`OpenError`].
+    pub fn open_as(path: &OsStr, read_only: bool) -> Result<Self, OpenError> {
         let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-        let file = open(path, access | OFlags::CLOEXEC, Mode::empty())?;
+        let file = open_file(path, access)?;
         let capacity = seek(&file, SeekFrom::End(0))?;
         Ok(Self { file, capacity })
     }

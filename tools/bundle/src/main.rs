@@ -16,6 +16,7 @@ use hypervisor::config::VmConfig;
 use vm_bundle::{Files, NO_FIRMWARE, Room, firmware};
 
 fn main() -> ExitCode {
+    host_program::inherited::settle();
     let mut bundle = Bundle::default();
     match Options::parse(std::env::args_os().skip(1)).and_then(|options| bundle.write(&options)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -51,7 +51,10 @@ fn disk() -> Result<PathBuf> {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.to_owned() } else { paths::work("bench")? };
     let disk = folder.join(format!("redox-hvt-bench-{}.img", std::process::id()));
-    File::create(&disk)?.set_len(16 << 20)?;
+    // The folder is everybody's: what lies there under that name, a link too, is not ours.
+    File::create_new(&disk)
+        .with_context(|| format!("{} cannot be created: remove it", disk.display()))?
+        .set_len(16 << 20)?;
     Ok(disk)
 }
 

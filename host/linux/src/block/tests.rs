@@ -72,7 +72,8 @@ fn a_file_that_has_shrunk_is_a_failed_device() {
 
 #[test]
 fn a_full_device_says_so() {
-    let full = FileBlock::open(OsStr::new("/dev/full")).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+    let full = FileBlock { file, capacity: 512 };
     let error = full.write_at(0, GuestSlice::from_host(&mut [0; 512])).unwrap_err();
     assert_eq!(error.kind, HostErrorKind::NoSpace);
     assert_eq!(error.to_string(), "block write: No space left on device");

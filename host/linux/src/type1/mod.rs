@@ -10,7 +10,7 @@ mod serial;
 mod thread;
 
 use crate::begin::begin;
-use crate::blob::FileBlob;
+use crate::blob::{FileBlob, OpenError};
 use crate::block::FileBlock;
 use crate::clock::HostClock;
 use crate::confine::Rule;
@@ -119,7 +119,7 @@ impl Type1Host for LinuxHost {
         if let Some(open) = state.files.get(path) {
             return Ok(Box::new(Arc::clone(open)));
         }
-        let blob = FileBlob::open(OsStr::new(path)).map_err(|e| failed(e, "opening the file"))?;
+        let blob = FileBlob::open(OsStr::new(path)).map_err(|e| unopened(e, "opening the file"))?;
         state.rules.extend(blob.rules());
         let blob = Arc::new(blob);
         state.files.insert(path.to_owned(), Arc::clone(&blob));
@@ -140,7 +140,7 @@ struct Session {
 impl Type1Session for Session {
     fn disk(&mut self, path: &str, read_only: bool) -> Result<Box<dyn BlockStore>, HostError> {
         let disk = FileBlock::open_as(OsStr::new(path), read_only)
-            .map_err(|e| failed(e, "opening the disk"))?;
+            .map_err(|e| unopened(e, "opening the disk"))?;
         self.shared.state().rules.extend(disk.machine_rules());
         Ok(Box::new(disk))
     }
@@ -186,6 +186,17 @@ impl Notices for StandardError {
         let line = format!("redox-vm: {text}\n");
         // There is nobody to tell where that fails.
         let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+    }
+}
+
+/// The core's errors own no text.
+fn unopened(error: OpenError, what: &'static str) -> HostError {
+    match error {
+        OpenError::System(errno) => failed(errno, what),
+        OpenError::Kind(_) => HostError::new(
+            HostErrorKind::Other,
+            "this is neither a file nor a block device, one of which is needed",
+        ),
     }
 }
 

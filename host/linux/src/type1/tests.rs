@@ -77,7 +77,7 @@ fn frames_are_told_once_each_time_that_they_come() {
 fn a_read_only_disk_cannot_be_written() {
     let host = LinuxHost::new(libc::SIGURG, || {});
     let mut session = host.session(VmId::new(1).unwrap(), "x").unwrap();
-    let disk = session.disk("/dev/zero", true).unwrap();
+    let disk = session.disk("/proc/self/exe", true).unwrap();
     assert!(disk.write_at(0, GuestSlice::from_host(&mut [0; 512])).is_err());
     let missing = session.disk("/nowhere", false).err().unwrap();
     assert_eq!(missing.to_string(), "opening the disk: No such file or directory");

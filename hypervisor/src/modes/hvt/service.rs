@@ -167,6 +167,10 @@ impl ExitHandler for Service {
                 self.port_write(port, value, memory)
             }
             VmExit::Io { port, .. } => bad_port(port),
+            VmExit::Mmio { gpa, .. } if is_memory(gpa, memory) => fault(format_args!(
+                "access to guest memory at {gpa:#x} by an instruction that the virtual processor \
+                 cannot carry out there: where KVM only emulates, use another backend"
+            )),
             VmExit::Mmio { gpa, .. } => {
                 fault(format_args!("access to guest address {gpa:#x}, where there is no memory"))
             }
@@ -193,6 +197,11 @@ impl ExitHandler for Service {
             VmExit::Ended(ending) => Answer::End(*ending),
         }
     }
+}
+
+/// Whether there is memory at this address, whatever the guest may do there.
+fn is_memory(gpa: Gpa, memory: &GuestMemory) -> bool {
+    memory.blocks().iter().any(|block| block.range().contains(&gpa.0))
 }
 
 fn bad_port(port: u16) -> Answer {

@@ -1,6 +1,8 @@
 //! Files in memory that a child opens by name: nothing is left behind, whatever happens.
 
+use host_program::output::words;
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -14,7 +16,10 @@ impl Handed {
     /// # Errors
     /// In words for a person.
     pub fn new(name: &str, contents: &[u8]) -> Result<Self, String> {
-        let failed = |e: std::io::Error| format!("no memory for a file to hand to QEMU: {e}");
+        let failed = |e: std::io::Error| {
+            let why = Errno::from_io_error(&e).map_or_else(|| e.to_string(), words);
+            format!("cannot make a file in memory to hand to QEMU: {why}")
+        };
         // Without CLOEXEC.
         let fd = memfd_create(name, MemfdFlags::empty()).map_err(|e| failed(e.into()))?;
         let mut file = File::from(fd);

@@ -339,13 +339,22 @@ fn a_running_guest_is_stopped_from_another_thread_and_goes_on() {
 
 #[test]
 fn what_a_guest_may_not_do_ends_it() {
-    let bad = VmExit::Io { port: 0x80, size: 1, write: Some(1) };
-    let World { hypervisor, .. } = world(Script { exits: vec![bad], endless: false });
-    let id = hypervisor.create_vm(full(), None).unwrap();
-    let hvt = hypervisor.mode_of(id).unwrap();
-    let mut vcpu = hvt.create_vcpu(id, VcpuConfig::default()).unwrap();
-    hvt.start_vm(id).unwrap();
-    assert!(matches!(vcpu.run().unwrap(), VcpuExit::Fault(_)));
+    let mmio = |gpa| VmExit::Mmio { gpa: Gpa(gpa), size: 8, write: None };
+    let bad = [
+        (VmExit::Io { port: 0x80, size: 1, write: Some(1) }, "Invalid guest port access"),
+        (mmio(0xffff_f000), "where there is no memory"),
+        // What a KVM says that only emulates, of an instruction that it does not know.
+        (mmio(0x10_4000), "guest memory at 0x104000 by an instruction"),
+    ];
+    for (exit, told) in bad {
+        let World { hypervisor, .. } = world(Script { exits: vec![exit], endless: false });
+        let id = hypervisor.create_vm(full(), None).unwrap();
+        let hvt = hypervisor.mode_of(id).unwrap();
+        let mut vcpu = hvt.create_vcpu(id, VcpuConfig::default()).unwrap();
+        hvt.start_vm(id).unwrap();
+        let VcpuExit::Fault(text) = vcpu.run().unwrap() else { panic!("{told}") };
+        assert!(text.contains(told), "{text}");
+    }
 }
 
 #[test]
