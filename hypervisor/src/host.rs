@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub mod errno;
+pub mod mac;
 
 /// What went wrong in the host: a kind for a program, and what a person needs to know.
 ///

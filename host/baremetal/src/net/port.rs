@@ -84,6 +84,11 @@ impl Port {
         Some(Self { switch, id, mac, queue })
     }
 
+    /// Lets the guest send from any address ([`Switch::trust`]).
+    pub fn trust(&self) {
+        self.switch.trust(self.id);
+    }
+
     /// Its queue, to wait for.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue

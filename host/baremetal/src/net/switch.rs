@@ -1,7 +1,12 @@
 //! A learning switch (IEEE 802.1D §7.7, 7.8, without spanning trees).
 //!
-//! A guest's own address always leads to its port, whatever others claim. Other addresses, such
-//! as those beyond an uplink, are learned; a frame for one that is not known goes to all ports.
+//! A guest's own address always leads to its port, and a guest sends from no other address: what it
+//! sends from another one is dropped, so that it cannot pass for a neighbour or for a gateway beyond
+//! the uplink. A guest that is trusted with more ([`Switch::trust`]), such as one that routes or has
+//! guests of its own, may send from any, but takes no address that the uplink has.
+//!
+//! Addresses beyond an uplink or a trusted guest are learned; a frame for one that is not known goes
+//! to all ports.
 //! The table of learned addresses has a fixed size: under a flood of addresses, frames go to more
 //! ports than need be, and nothing grows.
 
@@ -25,12 +30,22 @@ pub struct PortId(u32);
 struct Port {
     id: PortId,
     own: Option<Mac>,
+    trusted: bool,
     sink: Arc<dyn Sink>,
+}
+
+/// An address that was learned.
+#[derive(Clone, Copy)]
+struct Learned {
+    mac: Mac,
+    port: PortId,
+    /// At an uplink.
+    beyond: bool,
 }
 
 struct Inner {
     ports: Vec<Port>,
-    learned: [Option<(Mac, PortId)>; LEARNED],
+    learned: [Option<Learned>; LEARNED],
     next: u32,
 }
 
@@ -62,8 +77,16 @@ impl Switch {
         inner.ports.try_reserve(1).ok()?;
         let id = PortId(inner.next);
         inner.next = inner.next.wrapping_add(1);
-        inner.ports.push(Port { id, own, sink });
+        inner.ports.push(Port { id, own, trusted: false, sink });
         Some(id)
+    }
+
+    /// Lets a guest send from any address.
+    pub fn trust(&self, id: PortId) {
+        let mut inner = self.inner.lock();
+        if let Some(port) = inner.ports.iter_mut().find(|port| port.id == id) {
+            port.trusted = true;
+        }
     }
 
     /// Takes a port away, and what was learned there.
@@ -71,7 +94,7 @@ impl Switch {
         let mut inner = self.inner.lock();
         inner.ports.retain(|port| port.id != id);
         for entry in &mut inner.learned {
-            *entry = entry.filter(|(_, port)| *port != id);
+            *entry = entry.filter(|learned| learned.port != id);
         }
     }
 
@@ -80,12 +103,14 @@ impl Switch {
         self.inner.lock().ports.len()
     }
 
-    /// Takes a frame that came in at a port, and passes it on. One that is no whole frame is
-    /// dropped.
+    /// Takes a frame that came in at a port, and passes it on. One that is no whole frame, or that
+    /// a guest sends from an address that it may not have, is dropped.
     pub fn send(&self, from: PortId, frame: &[u8]) {
         let Some((to, source)) = addresses(frame) else { return };
         let mut inner = self.inner.lock();
-        inner.learn(source, from);
+        if !inner.accepts(source, from) {
+            return;
+        }
         match inner.find(to) {
             Some(id) if id == from => {}
             Some(id) => {
@@ -123,10 +148,24 @@ fn place(mac: Mac) -> usize {
 }
 
 impl Inner {
-    fn learn(&mut self, mac: Mac, from: PortId) {
-        if !is_group(mac) && self.ports.iter().all(|port| port.own != Some(mac)) {
-            self.learned[place(mac)] = Some((mac, from));
+    /// Whether a port may send from an address, which is learned where it is not a guest's own.
+    fn accepts(&mut self, mac: Mac, from: PortId) -> bool {
+        let Some(port) = self.ports.iter().find(|port| port.id == from) else { return false };
+        let (beyond, own, trusted) = (port.own.is_none(), port.own == Some(mac), port.trusted);
+        if own {
+            return true;
         }
+        if !beyond && !trusted {
+            return false;
+        }
+        let known = self.learned[place(mac)].filter(|learned| learned.mac == mac);
+        let uplinks = known.is_some_and(|learned| learned.beyond);
+        let taken = self.ports.iter().any(|port| port.own == Some(mac)) || uplinks && !beyond;
+        if !is_group(mac) && !taken {
+            self.learned[place(mac)] = Some(Learned { mac, port: from, beyond });
+        }
+        // A bridge beyond the uplink may well send back what a guest has sent.
+        beyond || !taken
     }
 
     /// The port that leads to an address; `None`: all of them.
@@ -137,7 +176,7 @@ impl Inner {
         if let Some(port) = self.ports.iter().find(|port| port.own == Some(mac)) {
             return Some(port.id);
         }
-        self.learned[place(mac)].filter(|(known, _)| *known == mac).map(|(_, port)| port)
+        self.learned[place(mac)].filter(|known| known.mac == mac).map(|known| known.port)
     }
 }
 
@@ -196,6 +235,33 @@ mod tests {
         assert_eq!(net.send(2, FAR, FAR), [0, 0, 0]);
     }
 
+    /// One frame to itself, which nobody else sees, was enough.
+    #[test]
+    fn an_address_beyond_the_uplink_cannot_be_taken_by_a_guest() {
+        let net = Net::new();
+        assert_eq!(net.send(2, A, FAR), [1, 0, 0]);
+        assert_eq!(net.send(1, B, FAR), [0, 0, 0]);
+        assert_eq!(net.send(0, FAR, A), [0, 0, 1]);
+        // Nor by one that is trusted.
+        net.switch.trust(net.ports[1]);
+        assert_eq!(net.send(1, B, FAR), [0, 0, 0]);
+        assert_eq!(net.send(0, FAR, A), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_guest_sends_from_its_own_address_unless_it_is_trusted() {
+        let net = Net::new();
+        let behind = [2, 0, 0, 0, 1, 1];
+        for source in [behind, A, ALL] {
+            assert_eq!(net.send(1, ALL, source), [0, 0, 0]);
+        }
+        assert_eq!(net.send(1, ALL, B), [1, 0, 1]);
+        net.switch.trust(net.ports[1]);
+        assert_eq!(net.send(1, ALL, behind), [1, 0, 1]);
+        assert_eq!(net.send(0, behind, A), [0, 1, 0]);
+        assert_eq!(net.send(1, ALL, A), [0, 0, 0], "another guest's");
+    }
+
     #[test]
     fn a_guests_address_cannot_be_taken_by_another() {
         let net = Net::new();
@@ -226,6 +292,7 @@ mod tests {
             net.switch.send(net.ports[0], frame);
         }
         assert!(net.sinks.iter().all(|sink| sink.0.lock().is_empty()));
+        net.switch.trust(net.ports[1]);
         for number in 0..5000u32 {
             let [_, a, b, c] = number.to_be_bytes();
             net.send(1, ALL, [2, 9, 9, a, b, c]);

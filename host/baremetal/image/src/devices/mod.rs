@@ -30,6 +30,9 @@ pub struct Devices {
     pub disks: Vec<Arc<Disk>>,
     /// Networks, each until it is some switch's uplink.
     pub nics: Vec<Option<Box<Nic>>>,
+    /// What tells this machine from others: the hardware address of its first network, if it has
+    /// one. Without one no guest of another machine is near.
+    pub identity: [u8; 6],
 }
 
 /// Threads that wait for a device.
@@ -90,7 +93,11 @@ impl Devices {
     fn add_nic(&mut self, transport: Transport) {
         match Nic::new(transport) {
             Ok(nic) => {
-                info!("nic{}: {}", self.nics.len(), nic.address());
+                let address = nic.address();
+                info!("nic{}: {address}", self.nics.len());
+                if self.nics.is_empty() {
+                    self.identity = address.0;
+                }
                 self.nics.push(Some(nic));
             }
             Err(error) => warning!("a network does not start: {error}"),

@@ -43,7 +43,7 @@ pub struct Nic {
 }
 
 /// A hardware address, for people.
-pub struct Address([u8; 6]);
+pub struct Address(pub [u8; 6]);
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

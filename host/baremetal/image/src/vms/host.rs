@@ -9,7 +9,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host_baremetal::disk;
+use host_baremetal::net::port::{Port, Waker};
 use host_baremetal::net::switch::Switch;
+use hypervisor::host::mac::stable_mac;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind};
 use hypervisor::modes::hvt::mode::{HvtHost, HvtSession};
 use hypervisor::modes::type1::host::ConsoleInput;
@@ -18,6 +20,8 @@ use hypervisor::vm::VmId;
 
 /// Networks of the machine itself: `nic0`, `nic1`, …
 const NIC: &str = "nic";
+/// After a network's name: the guest may send from any hardware address.
+const ANY_MAC: &str = ",any-mac";
 
 /// What the machine has for guests.
 pub struct Machine {
@@ -53,8 +57,36 @@ impl Machine {
         })
     }
 
+    /// Connects network `index` of the VM called `vm` to the network that `interface` names, under
+    /// its own address or one that stays the same.
+    pub fn connect(
+        &self,
+        (vm, index): (&str, u32),
+        interface: &str,
+        mac: Option<[u8; 6]>,
+        waker: Arc<dyn Waker>,
+    ) -> Result<Port, HostError> {
+        let (name, trusted) = match interface.strip_suffix(ANY_MAC) {
+            Some(name) => (name, true),
+            None => (interface, false),
+        };
+        let mac = mac.unwrap_or_else(|| {
+            let identity = self.devices().lock().identity;
+            stable_mac(&identity, vm, index)
+        });
+        let taken = HostError::new(
+            HostErrorKind::Denied,
+            "another VM on this network has that hardware address: choose another",
+        );
+        let port = Port::connect(self.switch(name)?, mac, waker).ok_or(taken)?;
+        if trusted {
+            port.trust();
+        }
+        Ok(port)
+    }
+
     /// The network of this name; a network of the machine is the uplink of the one of its name.
-    pub fn switch(&self, name: &str) -> Result<Arc<Switch>, HostError> {
+    fn switch(&self, name: &str) -> Result<Arc<Switch>, HostError> {
         if let Some(switch) = self.switches.lock().get(name) {
             return Ok(switch.clone());
         }
@@ -96,6 +128,7 @@ impl HvtHost for Host {
     fn session(&self, vm: VmId, name: &str) -> Result<Box<dyn HvtSession>, HostError> {
         crate::terminal::add_guest(vm.get(), name);
         let machine = self.0.clone();
-        Ok(Box::new(Session { machine, vm, kick: Arc::default(), queues: Vec::new() }))
+        let name = name.into();
+        Ok(Box::new(Session { machine, vm, name, kick: Arc::default(), queues: Vec::new() }))
     }
 }

@@ -4,10 +4,11 @@ use super::clock::MachineClock;
 use super::host::Machine;
 use crate::{terminal, thread, time};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host_baremetal::console::output::in_pieces;
-use host_baremetal::net::port::{Port, Queue, Waker};
+use host_baremetal::net::port::{Queue, Waker};
 use host_baremetal::sched::ThreadId;
 use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, WaitSet};
 use hypervisor::memory::GuestSlice;
@@ -50,6 +51,7 @@ impl Waker for VcpuKick {
 pub struct Session {
     pub(super) machine: Arc<Machine>,
     pub(super) vm: VmId,
+    pub(super) name: String,
     pub(super) kick: Arc<VcpuKick>,
     pub(super) queues: Vec<(u32, Arc<Queue>)>,
 }
@@ -65,14 +67,8 @@ impl HvtSession for Session {
         interface: &str,
         mac: Option<[u8; 6]>,
     ) -> Result<Box<dyn NetPort>, HostError> {
-        let switch = self.machine.switch(interface)?;
-        let taken = HostError::new(
-            HostErrorKind::Denied,
-            "another VM on this network has that hardware address: choose another",
-        );
-        let port =
-            Port::connect(switch, mac.unwrap_or(own_mac(self.vm, handle)), self.kick.clone())
-                .ok_or(taken)?;
+        let own = (self.name.as_str(), handle);
+        let port = self.machine.connect(own, interface, mac, self.kick.clone())?;
         self.queues.push((handle, port.queue().clone()));
         Ok(Box::new(port))
     }
@@ -90,13 +86,6 @@ impl HvtSession for Session {
     fn spawn(&self, _: Box<dyn FnOnce() + Send>) -> Result<Box<dyn Task>, HostError> {
         Err(HostError::new(HostErrorKind::Other, "the bare machine has no doorbells"))
     }
-}
-
-/// The hardware address of a VM's network that asks for none: locally administered. A VM has at
-/// most 64 networks.
-pub(super) fn own_mac(vm: VmId, index: u32) -> [u8; 6] {
-    let [.., a, b] = vm.get().to_be_bytes();
-    [2, b'R', b'H', a, b, index.to_be_bytes()[3]]
 }
 
 /// What a VM prints.

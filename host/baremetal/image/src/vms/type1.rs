@@ -3,15 +3,16 @@
 
 use super::clock::MachineClock;
 use super::host::{Host, Machine};
-use super::session::{VcpuKick, VmConsole, own_mac};
+use super::session::{VcpuKick, VmConsole};
 use crate::log::warning;
 use crate::{terminal, thread};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use host_baremetal::cpus::CpuSet;
-use host_baremetal::net::port::{Port, Waker};
+use host_baremetal::net::port::Waker;
 use host_baremetal::sched::ThreadId;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
 use hypervisor::modes::hvt::mode::Kick;
@@ -28,7 +29,8 @@ impl Type1Host for Host {
 
     fn session(&self, vm: VmId, name: &str) -> Result<Box<dyn Type1Session>, HostError> {
         terminal::add_guest(vm.get(), name);
-        Ok(Box::new(Session { machine: self.0.clone(), vm, arrivals: Vec::new() }))
+        let (machine, name) = (self.0.clone(), name.into());
+        Ok(Box::new(Session { machine, vm, name, arrivals: Vec::new() }))
     }
 }
 
@@ -36,6 +38,7 @@ impl Type1Host for Host {
 struct Session {
     machine: Arc<Machine>,
     vm: VmId,
+    name: String,
     arrivals: Vec<Arc<Arrivals>>,
 }
 
@@ -58,12 +61,8 @@ impl Type1Session for Session {
             "a network of the bare machine has a name: write interface = \"NAME\"",
         ))?;
         let arrivals = Arc::new(Arrivals::default());
-        let mac = mac.unwrap_or(own_mac(self.vm, index));
-        let port = Port::connect(self.machine.switch(name)?, mac, arrivals.clone());
-        let port = port.ok_or(error(
-            HostErrorKind::Denied,
-            "another VM on this network has that hardware address: choose another",
-        ))?;
+        let own = (self.name.as_str(), index);
+        let port = self.machine.connect(own, name, mac, arrivals.clone())?;
         let serving = arrivals.clone();
         thread::spawn(CpuSet::ALL, move || serving.serve(&*arrived))
             .ok_or(error(HostErrorKind::Other, "no memory for a network's thread"))?;
