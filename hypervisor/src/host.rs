@@ -11,6 +11,9 @@ use core::fmt;
 
 pub mod errno;
 pub mod mac;
+mod told;
+
+pub use told::Told;
 
 /// What went wrong in the host: a kind for a program, and what a person needs to know.
 ///

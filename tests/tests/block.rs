@@ -5,7 +5,7 @@ use std::path::Path;
 use system_tests::elf::Elf;
 use system_tests::environment::{is_root, skip};
 use system_tests::namespace::{mount_tmpfs, remount_read_only, with_mounts};
-use system_tests::{Scratch, Tender, limits, unikernel};
+use system_tests::{Outcome, Scratch, Tender, limits, unikernel};
 
 fn block(disk: &Path) -> Tender {
     Tender::new("block").block("storage", disk)
@@ -125,7 +125,7 @@ fn a_full_disk_is_an_error_of_the_guest() {
         return skip("a_full_disk_is_an_error_of_the_guest", "no mount namespace here");
     };
     run.assert_ends(1, "error: refused: the host failed\n");
-    assert_eq!(run.stderr, "", "it is the guest's affair");
+    told_once(&run, "block write: No space left on device");
 }
 
 /// The limit leaves room for the guest's memory, which may be a file too.
@@ -138,6 +138,13 @@ fn a_limit_on_file_sizes_is_an_error_of_the_guest() {
     let run = tender.args(["write", "512"]).prepare(limited).run();
     run.assert_ends(1, "error: refused: the host failed\n");
     assert_eq!(run.stdout.matches("wrote ").count(), 256, "{run:#?}");
+    told_once(&run, "block write: File too large");
+}
+
+/// The guest decides what a failure means, and the person who runs it hears of it.
+fn told_once(run: &Outcome, failure: &str) {
+    assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
+    assert!(run.stderr.contains("block device ") && run.stderr.contains(failure), "{run:#?}");
 }
 
 #[test]

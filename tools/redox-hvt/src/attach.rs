@@ -2,15 +2,17 @@
 
 use crate::args::DeviceOption;
 use crate::tell;
+use crate::troubles::Troubles;
 use host_linux::block::FileBlock;
 use host_linux::confine::Rule;
 use host_linux::net::Port;
 use host_linux::wait::Buffered;
-use hypervisor::host::BlockStore;
+use hypervisor::host::{BlockStore, Told};
 use hypervisor::modes::hvt::manifest::{DeviceKind, Manifest};
 use hypervisor::modes::hvt::service::Device;
 use rustix::fd::RawFd;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The devices of one guest, attached.
@@ -36,11 +38,15 @@ struct Given<'a> {
     sector: Option<u16>,
 }
 
-/// Opens everything and fills the manifest in.
+/// Opens everything and fills the manifest in. Failures of a device go to `log`, if there is one.
 ///
 /// # Errors
 /// In words for a person.
-pub fn attach(options: &[DeviceOption], manifest: &mut Manifest) -> Result<Devices, String> {
+pub fn attach(
+    options: &[DeviceOption],
+    manifest: &mut Manifest,
+    log: Option<&Arc<Troubles>>,
+) -> Result<Devices, String> {
     let given = collect(options, manifest)?;
     let mut all = Devices {
         devices: (0..manifest.len()).map(|_| None).collect(),
@@ -56,7 +62,8 @@ pub fn attach(options: &[DeviceOption], manifest: &mut Manifest) -> Result<Devic
                 .attach_block(handle, store.capacity(), given.sector.map(u64::from))
                 .map_err(|e| e.to_string())?;
             all.add(store.fd(), store.rules());
-            all.devices[handle] = Some(Device::Block(Box::new(store)));
+            let name = format!("block device {}", Path::new(path).display());
+            all.devices[handle] = Some(Device::Block(told(Box::new(store), name, log)));
         }
         if let Some(spec) = given.net {
             let port = Port::attach(spec, given.mac)
@@ -67,11 +74,23 @@ pub fn attach(options: &[DeviceOption], manifest: &mut Manifest) -> Result<Devic
             let number = u32::try_from(handle).unwrap_or(u32::MAX);
             all.nets.push((number, port.fd()));
             all.buffered.extend(port.buffered().map(|buffered| (number, buffered)));
-            all.devices[handle] = Some(Device::Net(port.into_box()));
+            let name = format!("network {spec}");
+            all.devices[handle] = Some(Device::Net(told(port.into_box(), name, log)));
         }
     }
     check_complete(manifest)?;
     Ok(all)
+}
+
+/// The device, which tells of its failures.
+fn told<T: ?Sized>(device: Box<T>, name: String, log: Option<&Arc<Troubles>>) -> Box<T>
+where
+    Told<T>: Into<Box<T>>,
+{
+    match log {
+        Some(log) => Told::new(device, name, Arc::<Troubles>::clone(log)).into(),
+        None => device,
+    }
 }
 
 impl Devices {

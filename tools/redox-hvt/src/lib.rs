@@ -17,6 +17,7 @@ mod report;
 mod ring;
 pub mod run;
 pub mod tell;
+mod troubles;
 pub mod usage;
 
 /// Exit status for everything that is wrong on this side, as upstream's.

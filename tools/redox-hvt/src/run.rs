@@ -9,6 +9,7 @@ use crate::events::Events;
 use crate::gdb;
 use crate::report::StatsFile;
 use crate::ring::{Serving, serve};
+use crate::troubles::Troubles;
 use crate::{FAILURE, tell};
 use backend_kvm::Kvm;
 use backend_sandbox::{Sandbox, SandboxConfig};
@@ -52,6 +53,7 @@ struct Run<'a> {
     core: Option<CoreDirectory>,
     events: Arc<Events>,
     gdb: Option<GdbPort>,
+    troubles: Option<Arc<Troubles>>,
     /// Whether the guest runs in a process of its own.
     beside: Cell<bool>,
 }
@@ -69,14 +71,16 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
         FileBlob::open(&options.kernel).map_err(|e| format!("{shown}: Could not open: {e}"))?;
     let arch = GuestArch::X86_64;
     let mut image = Image::read(&blob, arch).map_err(|e| format!("{shown}: {e}"))?;
-    let devices = attach::attach(&options.devices, &mut image.manifest)?;
+    // Nothing else has failures to tell.
+    let troubles = (!options.devices.is_empty()).then(Troubles::new).transpose()?.map(Arc::new);
+    let devices = attach::attach(&options.devices, &mut image.manifest, troubles.as_ref())?;
     let cmdline = CommandLine::new(&options.arguments).map_err(|e| e.to_string())?;
     let core = options.dumpcore.as_deref().map(CoreDirectory::open).transpose()?;
     let stats = options.stats.as_deref().map(|path| StatsFile::open(path, options.files()));
     let stats = stats.transpose()?;
     let events = Arc::new(Events::new(stats, start_ns)?);
-    let run =
-        Run { options, image, blob, cmdline, devices, core, events, gdb, beside: Cell::new(false) };
+    let beside = Cell::new(false);
+    let run = Run { options, image, blob, cmdline, devices, core, events, gdb, troubles, beside };
     match choose(options.backend)? {
         Chosen::Kvm(kvm) => run.on_kvm(&kvm),
         Chosen::Sandbox(why) => run.in_sandbox(&why),
@@ -181,6 +185,7 @@ impl Run<'_> {
     fn in_sandbox(mut self, why: &str) -> Result<i32, String> {
         self.say_backend("sandbox", why);
         self.beside.set(true);
+        self.troubles.iter().for_each(|troubles| troubles.set_beside());
         // A submission would be a jump to the monitor, as a hypercall is, plus the copying.
         let layout = self.layout(|| false)?;
         let (resources, descriptors, rules) = self.resources(None)?;
@@ -254,6 +259,7 @@ impl Run<'_> {
             ring.drain();
         }
         self.events.write_stats();
+        self.troubles.iter().for_each(|troubles| troubles.tell());
         let status = ending.map_or(FAILURE, |ending| self.status(&ending, &guest));
         if interrupted && self.beside.get() {
             // It still runs, and would hold its devices for a moment longer than this process.

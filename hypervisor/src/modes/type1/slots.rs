@@ -9,7 +9,7 @@ use super::host::Arrival;
 use super::layout::PCI_WINDOW;
 use super::pci::{self, Interrupts, interrupt_line};
 use crate::device::Trigger;
-use crate::host::{BlockStore, NetPort, Notices};
+use crate::host::{BlockStore, NetPort, Notices, Told};
 use crate::memory::GuestMemory;
 use crate::modes::virtio::blk::{Blk, NAME};
 use crate::modes::virtio::net::{Net, RECEIVE};
@@ -18,6 +18,7 @@ use crate::modes::virtio::{Transport, VirtioDevice};
 use crate::sync::Mutex;
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 
 /// Slots of bus 0 that devices may have: 0 is the host bridge, 31 the LPC bridge.
@@ -58,6 +59,7 @@ impl<'a> Slots<'a> {
         let mut name = [0; NAME];
         let text = format!("disk{}", self.disks);
         name[..text.len()].copy_from_slice(text.as_bytes());
+        let store = Box::new(Told::new(store, self.place("disk"), self.notices.clone()));
         self.fill(Arc::new(Blk::new(store, read_only, name)), "disk")?;
         self.disks += 1;
         Ok(())
@@ -68,6 +70,7 @@ impl<'a> Slots<'a> {
     /// # Errors
     /// [`SlotsFull`].
     pub fn net(&mut self, port: Box<dyn NetPort>, link: &NetLink) -> Result<(), SlotsFull> {
+        let port = Box::new(Told::new(port, self.place("network"), self.notices.clone()));
         let transport = self.fill(Arc::new(Net::new(port)), "network")?;
         *link.0.lock() = Some(End { board: Arc::downgrade(self.board), transport });
         Ok(())
@@ -80,6 +83,11 @@ impl<'a> Slots<'a> {
         }
     }
 
+    /// Where the guest will find the next device, in its own tools' words.
+    fn place(&self, what: &str) -> String {
+        format!("{what} at PCI 00:{:02x}.0", self.next)
+    }
+
     fn fill(
         &mut self,
         device: Arc<dyn VirtioDevice>,
@@ -88,7 +96,7 @@ impl<'a> Slots<'a> {
         if self.next > LAST {
             return Err(SlotsFull);
         }
-        let slot = self.next;
+        let (slot, place) = (self.next, self.place(what));
         self.next += 1;
         let pin = self.board.devices.lines.source(interrupt_line(slot, 0), Trigger::Level);
         // One vector for each queue and one for changes.
@@ -96,8 +104,7 @@ impl<'a> Slots<'a> {
         let vectors = queues.saturating_add(1);
         let interrupts = Interrupts::new(u32::from(slot) << 3, Some(pin), vectors);
         let (function, transport) = function(device, self.memory.clone(), Arc::new(interrupts));
-        // The guest finds it as 00:slot.0.
-        transport.report_to(&format!("{what} at PCI 00:{slot:02x}.0"), self.notices.clone());
+        transport.report_to(&place, self.notices.clone());
         self.pci.bus.insert(slot, function);
         Ok(transport)
     }

@@ -2,6 +2,7 @@
 
 use super::clock::MachineClock;
 use super::host::Machine;
+use super::type1::VmNotices;
 use crate::{terminal, thread, time};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,7 +11,7 @@ use alloc::vec::Vec;
 use host_baremetal::console::output::in_pieces;
 use host_baremetal::net::port::{Queue, Waker};
 use host_baremetal::sched::ThreadId;
-use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, WaitSet};
+use hypervisor::host::{BlockStore, Console, HostError, HostErrorKind, NetPort, Notices, WaitSet};
 use hypervisor::memory::GuestSlice;
 use hypervisor::modes::hvt::mode::{HvtSession, Kick, Lent, Task};
 use hypervisor::sync::Mutex;
@@ -57,6 +58,10 @@ pub struct Session {
 }
 
 impl HvtSession for Session {
+    fn notices(&self) -> Option<Arc<dyn Notices>> {
+        Some(Arc::new(VmNotices(self.vm)))
+    }
+
     fn block(&mut self, path: &str) -> Result<Box<dyn BlockStore>, HostError> {
         self.machine.disk(path, false)
     }

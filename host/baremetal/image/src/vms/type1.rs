@@ -83,7 +83,7 @@ impl Type1Session for Session {
 }
 
 /// A VM's lines among the image's own messages.
-struct VmNotices(VmId);
+pub(super) struct VmNotices(pub(super) VmId);
 
 impl Notices for VmNotices {
     fn notice(&self, text: core::fmt::Arguments<'_>) {

@@ -7,9 +7,12 @@
 use super::HvtError;
 use super::host::HvtSession;
 use crate::config::{HvtResource, ResourceKind};
+use crate::host::Told;
 use crate::mode::LendError;
 use crate::modes::hvt::manifest::{self, DeviceKind, Manifest};
 use crate::modes::hvt::service::Device;
+use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -70,7 +73,10 @@ fn open(
             let store = session.block(path).map_err(named)?;
             let size = Some(u64::from(*sector_size));
             manifest.attach_block(handle, store.capacity(), size)?;
-            Ok(Device::Block(store))
+            Ok(match session.notices() {
+                Some(log) => Device::Block(Box::new(Told::new(store, format!("disk {path}"), log))),
+                None => Device::Block(store),
+            })
         }
         ResourceKind::Net { interface, mac } => {
             let named =
@@ -79,7 +85,11 @@ fn open(
             let number = u32::try_from(handle).unwrap_or(u32::MAX);
             let port = session.net(number, interface, *mac).map_err(named)?;
             manifest.attach_net(handle, port.mac(), port.mtu())?;
-            Ok(Device::Net(port))
+            let name = || format!("network {interface}");
+            Ok(match session.notices() {
+                Some(log) => Device::Net(Box::new(Told::new(port, name(), log))),
+                None => Device::Net(port),
+            })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What HVT mode asks a host for.
 
-use crate::host::{Blob, BlockStore, Clock, Console, HostError, NetPort, WaitSet};
+use crate::host::{Blob, BlockStore, Clock, Console, HostError, NetPort, Notices, WaitSet};
 use crate::vm::VmId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,6 +22,11 @@ pub trait HvtHost: Send + Sync {
 
 /// The host's side of one VM: first its devices, then [`HvtSession::lend`], once.
 pub trait HvtSession: Send {
+    /// Where failures of its devices are told, if the host has such a place.
+    fn notices(&self) -> Option<Arc<dyn Notices>> {
+        None
+    }
+
     /// Opens a disk.
     ///
     /// # Errors
