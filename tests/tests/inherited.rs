@@ -108,3 +108,28 @@ fn a_fifo_is_no_image_and_is_not_waited_for() {
     Tender::of(&fifo).run().assert_ends(1, "this is a FIFO");
     Tender::new("block").block("storage", &fifo).run().assert_ends(1, "this is a FIFO");
 }
+
+/// As solo5-hvt ends and solo5-spt goes on; each can be asked for.
+#[test]
+fn a_reader_of_the_console_that_goes_away_ends_the_guest_unless_sigpipe_is_ignored() {
+    for (ignored, option, goes_on) in [
+        (false, None, false),
+        (true, None, true),
+        (false, Some("--console-gone=continue"), true),
+        (true, Some("--console-gone=end"), false),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = Tender::new("hello")
+            .options(option)
+            .prepare(move |command| {
+                command.stdout(writer);
+                limits::ignore(command, Vec::from_iter(ignored.then_some(libc::SIGPIPE)));
+            })
+            .run_without_output();
+        let what = format!("{ignored} {option:?}: {run:#?}");
+        assert_eq!(run.status, Some(i32::from(!goes_on)), "{what}");
+        assert!(run.stderr.contains("writing to the console: Broken pipe"), "{what}");
+        assert_eq!(run.stderr.contains("is dropped"), goes_on, "{what}");
+    }
+}

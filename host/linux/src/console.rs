@@ -4,7 +4,8 @@ use crate::confine::Rule;
 use crate::sys::sleep_ms;
 use crate::transfer::write;
 use crate::wait::OnSignal;
-use hypervisor::host::{Console, HostError};
+use core::sync::atomic::{AtomicBool, Ordering};
+use hypervisor::host::{Console, HostError, Notices};
 use hypervisor::memory::GuestSlice;
 use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
 use rustix::io::Errno;
@@ -14,12 +15,26 @@ use std::sync::Arc;
 pub struct FdConsole {
     fd: BorrowedFd<'static>,
     on_signal: Option<Arc<dyn OnSignal>>,
+    /// Where it is told that nothing can be written, if that is not to end the guest.
+    lost: Option<Arc<dyn Notices>>,
+    told: AtomicBool,
 }
 
 impl FdConsole {
     /// Standard output.
     pub fn stdout() -> Self {
-        Self { fd: rustix::stdio::stdout(), on_signal: None }
+        Self::over(rustix::stdio::stdout())
+    }
+
+    fn over(fd: BorrowedFd<'static>) -> Self {
+        Self { fd, on_signal: None, lost: None, told: AtomicBool::new(false) }
+    }
+
+    /// The same, for a guest that goes on where nothing can be written any more: what it prints is
+    /// dropped then, which is told to `log` once.
+    #[must_use]
+    pub fn dispensable(self, log: Arc<dyn Notices>) -> Self {
+        Self { lost: Some(log), ..self }
     }
 
     /// The same, asking `on_signal` whenever a signal interrupts a write that has to wait.
@@ -47,7 +62,8 @@ impl FdConsole {
 }
 
 impl Console for FdConsole {
-    /// Waits as long as it takes. If a signal ends the guest meanwhile, the rest is dropped.
+    /// Waits as long as it takes. If a signal ends the guest meanwhile, the rest is dropped. Each
+    /// write is tried: a full disk may have room again.
     fn write(&self, text: GuestSlice<'_>) -> Result<(), HostError> {
         let mut done = 0;
         while let Some(rest) = text.part(done, text.len() - done).filter(|rest| !rest.is_empty()) {
@@ -58,7 +74,12 @@ impl Console for FdConsole {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => sleep_ms(1),
                 Err(e) => {
-                    return Err(HostError::from_errno(e.raw_os_error(), "writing to the console"));
+                    let error = HostError::from_errno(e.raw_os_error(), "writing to the console");
+                    let Some(log) = &self.lost else { return Err(error) };
+                    if !self.told.swap(true, Ordering::Relaxed) {
+                        log.notice(format_args!("{error}; what the guest prints is dropped"));
+                    }
+                    return Ok(());
                 }
             }
         }
@@ -77,7 +98,7 @@ mod tests {
         // SAFETY: leaked, so it stays open.
         #[allow(unsafe_code)]
         let fd = unsafe { BorrowedFd::borrow_raw(std::mem::ManuallyDrop::new(fd).as_raw_fd()) };
-        FdConsole { fd, on_signal: None }
+        FdConsole::over(fd)
     }
 
     #[test]
@@ -104,5 +125,27 @@ mod tests {
         drop(reader);
         let error = console(writer).write(GuestSlice::from_host(&mut [1])).unwrap_err();
         assert_eq!(error.to_string(), "writing to the console: Broken pipe");
+    }
+
+    #[derive(Default)]
+    struct Log(std::sync::Mutex<Vec<String>>);
+
+    impl Notices for Log {
+        fn notice(&self, text: std::fmt::Arguments<'_>) {
+            self.0.lock().unwrap().push(text.to_string());
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_can_be_done_without() {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let log = Arc::<Log>::default();
+        let console = console(writer).dispensable(Arc::<Log>::clone(&log));
+        for _ in 0..3 {
+            console.write(GuestSlice::from_host(&mut [1])).unwrap();
+        }
+        let told = "writing to the console: Broken pipe; what the guest prints is dropped";
+        assert_eq!(*log.0.lock().unwrap(), [told]);
     }
 }

@@ -28,6 +28,15 @@ pub enum BackendChoice {
     Qemu,
 }
 
+/// What becomes of a guest whose console cannot be written to, because its reader has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsoleGone {
+    /// It ends, as under solo5-hvt.
+    End,
+    /// It goes on, and what it prints is dropped, as under solo5-spt where SIGPIPE is ignored.
+    Continue,
+}
+
 /// An option that concerns a device, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceOption {
@@ -54,6 +63,8 @@ pub struct Options {
     pub net_ring: Option<bool>,
     /// Wait for a debugger here.
     pub gdb: Option<Place>,
+    /// `None`: as the parent's SIGPIPE says.
+    pub console_gone: Option<ConsoleGone>,
     /// Directory for a core file when the guest aborts.
     pub dumpcore: Option<OsString>,
     /// File for counters; `-` is standard output.
@@ -116,9 +127,10 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// Options as far as `=` or `:`.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "--mem",
     "--backend",
+    "--console-gone",
     "--dumpcore",
     "--stats",
     "--net",
@@ -154,6 +166,7 @@ pub fn parse(words: &[&CStr]) -> Result<Command, Refused> {
         backend: BackendChoice::Auto,
         net_ring: None,
         gdb: None,
+        console_gone: None,
         dumpcore: None,
         stats: None,
         read: Vec::new(),
@@ -208,6 +221,7 @@ fn valued(word: &[u8], options: &mut Options) -> Result<(), Refused> {
     match key {
         b"--mem" => options.memory = memory(value)?,
         b"--backend" => options.backend = backend(&text())?,
+        b"--console-gone" => options.console_gone = Some(console_gone(&text())?),
         b"--dumpcore" => options.dumpcore = Some(OsString::from_vec(value.to_vec())),
         b"--stats" => options.stats = Some(OsString::from_vec(value.to_vec())),
         _ => {
@@ -261,6 +275,14 @@ fn backend(value: &str) -> Result<BackendChoice, Refused> {
         "sandbox" => Ok(BackendChoice::Sandbox),
         "qemu" => Ok(BackendChoice::Qemu),
         _ => refuse(format!("Unknown backend `{value}': use auto, kvm, sandbox or qemu")),
+    }
+}
+
+fn console_gone(value: &str) -> Result<ConsoleGone, Refused> {
+    match value {
+        "end" => Ok(ConsoleGone::End),
+        "continue" => Ok(ConsoleGone::Continue),
+        _ => malformed("--console-gone", value.as_bytes(), "write end or continue"),
     }
 }
 
@@ -360,6 +382,7 @@ mod tests {
             "--block-sector-size:s=256 k",
             "--gdb-port=99999 k",
             "--gdb= k",
+            "--console-gone=x k",
             "--what k",
             "--what=1 k",
             "--what:n=1 k",

@@ -1,6 +1,6 @@
 //! One run of one unikernel, from the options to the exit status.
 
-use crate::args::{BackendChoice, Options};
+use crate::args::{BackendChoice, ConsoleGone, Options};
 use crate::attach::{self, Devices};
 use crate::choose::{Chosen, choose};
 use crate::confine::{self, Keep};
@@ -20,6 +20,7 @@ use host_linux::console::FdConsole;
 use host_linux::gdb::GdbPort;
 use host_linux::signals;
 use host_linux::wait::{Epoll, OnSignal};
+use host_program::inherited;
 use hypervisor::debug::DebugVcpu;
 use hypervisor::memory::Gpa;
 use hypervisor::modes::hvt::arch::GuestArch;
@@ -41,6 +42,14 @@ const SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1];
 /// other.
 fn parallel() -> bool {
     std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
+}
+
+/// Whether the guest goes on where nobody reads its console.
+fn goes_on(options: &Options) -> bool {
+    match options.console_gone {
+        Some(wanted) => wanted == ConsoleGone::Continue,
+        None => inherited::pipe_was_ignored(),
+    }
 }
 
 /// Everything about a run but the backend.
@@ -72,7 +81,8 @@ pub fn run(options: &Options, start_ns: u64) -> Result<i32, String> {
     let arch = GuestArch::X86_64;
     let mut image = Image::read(&blob, arch).map_err(|e| format!("{shown}: {e}"))?;
     // Nothing else has failures to tell.
-    let troubles = (!options.devices.is_empty()).then(Troubles::new).transpose()?.map(Arc::new);
+    let tells = !options.devices.is_empty() || goes_on(options);
+    let troubles = tells.then(Troubles::new).transpose()?.map(Arc::new);
     let devices = attach::attach(&options.devices, &mut image.manifest, troubles.as_ref())?;
     let cmdline = CommandLine::new(&options.arguments).map_err(|e| e.to_string())?;
     let core = options.dumpcore.as_deref().map(CoreDirectory::open).transpose()?;
@@ -111,7 +121,12 @@ impl Run<'_> {
         &mut self,
         on_signal: Option<Arc<dyn OnSignal>>,
     ) -> Result<(Resources, Vec<RawFd>, Vec<Rule>), String> {
-        let console = FdConsole::stdout();
+        let console = match &self.troubles {
+            Some(log) if goes_on(self.options) => {
+                FdConsole::stdout().dispensable(Arc::<Troubles>::clone(log))
+            }
+            _ => FdConsole::stdout(),
+        };
         let console = match &on_signal {
             Some(on_signal) => console.interruptible(Arc::clone(on_signal)),
             None => console,

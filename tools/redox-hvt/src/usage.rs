@@ -20,6 +20,8 @@ Core options:
         root; qemu: our bare-metal image in an emulated processor, by redox-vm)
     -v (say which backend is used and why, and how the tender confines itself)
     --stats=FILE|- (write counters as JSON when the guest ends, and on SIGUSR1)
+    --console-gone=end|continue (where the reader of standard output has gone:
+        end the guest, or drop what it prints; continue if SIGPIPE is ignored)
     --help (display this help)
     --version (display version information)
 Compiled-in modules: core net block gdb dumpcore

@@ -1,7 +1,7 @@
 //! HVT mode: a description becomes what the tender's command line would have said.
 
 use crate::Backend;
-use crate::run::Options;
+use crate::run::{ConsoleGone, Options};
 use host_linux::blob::FileBlob;
 use host_linux::pin;
 use hypervisor::config::{HvtConfig, HvtResource, ManifestSource, ResourceKind, VmConfig};
@@ -40,6 +40,10 @@ pub fn run(vm: &VmConfig, options: &Options, start_ns: u64) -> Result<i32, Strin
         backend,
         net_ring: (!hvt.net_ring).then_some(false),
         gdb: None,
+        console_gone: options.console_gone.map(|gone| match gone {
+            ConsoleGone::End => args::ConsoleGone::End,
+            ConsoleGone::Continue => args::ConsoleGone::Continue,
+        }),
         dumpcore: None,
         stats: options.stats.clone(),
         read: vec![options.config.clone().into()],

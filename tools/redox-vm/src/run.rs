@@ -5,6 +5,7 @@ use crate::description::Description;
 use crate::{hvt, qemu, type1};
 use backend_kvm::Kvm;
 use backend_kvm::pc::KvmPcs;
+use clap::ValueEnum;
 use hypervisor::mode::ModeKind;
 use hypervisor::vcpu::VmSpec;
 use redox_hvt::tell;
@@ -22,9 +23,23 @@ pub struct Options {
     /// Write counters as JSON when the guest ends; `-` is standard output
     #[arg(long, value_name = "FILE|-")]
     pub stats: Option<OsString>,
+    /// Where the reader of standard output has gone: end the guest, or drop what it prints
+    ///
+    /// By default a whole machine goes on; a unikernel ends, unless SIGPIPE was ignored.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub console_gone: Option<ConsoleGone>,
     /// Say which mode and backend are used and why, and how this process confines itself
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// What becomes of a guest whose console nobody reads any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConsoleGone {
+    /// It ends with status 1
+    End,
+    /// It goes on
+    Continue,
 }
 
 /// Runs the VM and gives the status to exit with.

@@ -35,6 +35,7 @@ fn refuse(options: &Options) -> Result<(), String> {
         (options.gdb.is_some(), "--gdb"),
         (options.dumpcore.is_some(), "--dumpcore"),
         (options.stats.is_some(), "--stats"),
+        (options.console_gone.is_some(), "--console-gone"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
         Some((_, name)) => Err(format!("{name} cannot be used with --backend=qemu")),

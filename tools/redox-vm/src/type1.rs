@@ -8,7 +8,7 @@ mod end;
 mod signals;
 
 use crate::files;
-use crate::run::Options;
+use crate::run::{ConsoleGone, Options};
 use crate::stats::StatsFile;
 use backend_kvm::pc::{KvmPcs, kick_signal};
 use end::End;
@@ -41,6 +41,10 @@ pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Resu
     let end = Arc::new(End::default());
     let left = Arc::clone(&end);
     let host = LinuxHost::new(kick_signal(), move || left.leave());
+    if options.console_gone == Some(ConsoleGone::End) {
+        let lost = Arc::clone(&end);
+        host.on_console_lost(move || lost.by_failure());
+    }
     let (mode, id) = make(vm, kvm, host.share())?;
     end.of(Arc::clone(&mode), id);
     let inputs = || files::all(vm).into_iter().chain([options.config.clone()]);
@@ -138,6 +142,7 @@ fn status(ending: &VcpuExit, end: &End) -> i32 {
             FAILURE
         }
         VcpuExit::Interrupted => match end.signal() {
+            None if end.has_failed() => FAILURE,
             None => 0,
             Some(signal) => {
                 tell::warn(format_args!("Exiting on signal {signal}"));

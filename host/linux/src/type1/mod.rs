@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use serial::{Input, Output};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use thread::Thread;
 
 /// What a network without a name is.
@@ -46,6 +46,8 @@ struct Shared {
     output: Output,
     state: Mutex<State>,
     leave: Box<dyn Fn() + Send + Sync>,
+    /// What is called when nobody reads the console any more.
+    lost: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -69,8 +71,15 @@ impl LinuxHost {
     /// types the sequence that leaves; see [`crate::terminal`].
     pub fn new(kick_signal: i32, leave: impl Fn() + Send + Sync + 'static) -> Self {
         let (output, leave) = (Output::stdout(), Box::new(leave));
-        let shared = Shared { kick_signal, output, state: Mutex::default(), leave };
+        let (state, lost) = (Mutex::default(), OnceLock::new());
+        let shared = Shared { kick_signal, output, state, leave, lost };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Calls this when the console cannot be written to any more. The machine goes on without one
+    /// unless that ends it.
+    pub fn on_console_lost(&self, lost: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.lost.set(Box::new(lost));
     }
 
     /// The same host, for the mode.
@@ -99,7 +108,13 @@ impl LinuxHost {
     /// If there can be no more threads.
     pub fn start(&self) -> std::io::Result<()> {
         let output = Arc::clone(&self.shared);
-        begin("console output", STACK, move || output.output.serve())?;
+        begin("console output", STACK, move || {
+            output.output.serve(|error| {
+                let error = failed(error, "writing to the console");
+                StandardError.notice(format_args!("{error}; what the guest prints is dropped"));
+                output.lost.get().inspect(|lost| lost());
+            });
+        })?;
         let work = std::mem::take(&mut self.shared.state().work);
         work.into_iter().try_for_each(|(name, work)| begin(name, STACK, work))
     }

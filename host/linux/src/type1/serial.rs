@@ -67,8 +67,10 @@ impl Output {
         ]
     }
 
-    /// Writes what comes, for good.
-    pub(super) fn serve(&self) {
+    /// Writes what comes, for good. Where that cannot be done any more, what comes from then on is
+    /// dropped, and `lost` is called, once.
+    pub(super) fn serve(&self, lost: impl FnOnce(Errno)) {
+        let mut lost = Some(lost);
         let mut taken = Vec::with_capacity(ROOM);
         loop {
             let mut state = self.shared.lock();
@@ -81,8 +83,12 @@ impl Output {
             state.writing = true;
             self.shared.room.notify_all();
             drop(state);
-            if !write_all(self.fd, &taken) {
+            if let Err(error) = write_all(self.fd, &taken) {
                 self.shared.lock().closed = true;
+                self.shared.room.notify_all();
+                if let Some(lost) = lost.take() {
+                    lost(error);
+                }
             }
             taken.clear();
         }
@@ -98,16 +104,16 @@ impl Output {
     }
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => sleep_ms(1),
-            Err(_) => return false,
+            Err(e) => return Err(e),
         }
     }
-    true
+    Ok(())
 }
 
 impl Console for Output {
@@ -231,7 +237,7 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let output = Output::over(leaked(writer));
         let served = output.share();
-        std::thread::spawn(move || served.serve());
+        std::thread::spawn(move || served.serve(|_| ()));
         let read = std::thread::spawn(move || {
             let mut all = Vec::new();
             let mut chunk = [0; 1000];
@@ -248,6 +254,23 @@ mod tests {
         output.finish();
         assert_eq!(read.join().unwrap(), expected);
         assert!(output.write(GuestSlice::from_host(&mut [1])).is_ok(), "dropped after the end");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_told_once_and_nothing_waits() {
+        // Rust's runtime ignores SIGPIPE, as our programs do.
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let output = Output::over(leaked(writer));
+        let served = output.share();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || served.serve(|error| tell.send(error).unwrap()));
+        output.write(GuestSlice::from_host(&mut [1])).unwrap();
+        assert_eq!(told.recv(), Ok(Errno::PIPE));
+        let mut much = vec![2; 2 * ROOM];
+        output.write(GuestSlice::from_host(&mut much)).unwrap();
+        output.finish();
+        assert!(told.try_recv().is_err());
     }
 
     #[derive(Default)]

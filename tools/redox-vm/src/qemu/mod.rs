@@ -40,6 +40,11 @@ pub fn run(description: &Description, options: &Options) -> Result<i32, String> 
     if options.stats.is_some() {
         return Err("--stats cannot be used with --backend=qemu, which this VM gets here".into());
     }
+    if options.console_gone.is_some() {
+        return Err("--console-gone cannot be used with --backend=qemu, which this VM gets here: \
+                    QEMU goes on"
+            .into());
+    }
     let file = options.config.file_stem().unwrap_or_default().to_string_lossy();
     let folder = options.config.parent().unwrap_or(Path::new(""));
     run_text(&description.vm, &file, &description.text, folder, options.verbose)

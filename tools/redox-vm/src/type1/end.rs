@@ -15,6 +15,7 @@ pub struct End {
     machine: OnceLock<(Arc<dyn HypervisorMode>, VmId)>,
     signal: AtomicI32,
     wanted: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl End {
@@ -46,6 +47,17 @@ impl End {
             // One that has ended already has.
             let _ = mode.stop_vm(*id);
         }
+    }
+
+    /// Ends it because it has no console any more. Whoever calls has said so.
+    pub fn by_failure(&self) {
+        self.failed.store(true, SeqCst);
+        self.leave();
+    }
+
+    /// Whether that was the reason.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(SeqCst)
     }
 
     /// Ends it by a signal.
