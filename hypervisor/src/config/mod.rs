@@ -20,7 +20,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use hvt::{DEFAULT_SECTOR_SIZE, HvtConfig, HvtResource, ManifestSource, ResourceKind};
 pub use nearest::nearest;
 pub use size::{Bytes, SizeError, parse_size};
-pub use type1::{Type1Config, Type1Console, Type1Disk, Type1Net, Virtualization};
+pub use type1::{Type1Config, Type1Console, Type1Disk, Type1Module, Type1Net, Virtualization};
 pub use virtio::{Transport, VirtioConfig, VirtioDevice, VirtioDeviceKind};
 
 use crate::mode::ModeKind;

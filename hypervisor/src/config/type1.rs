@@ -19,6 +19,9 @@ pub struct Type1Config {
     pub kernel: Option<String>,
     /// The kernel's initial RAM disk. Default: none.
     pub initrd: Option<String>,
+    /// Modules of a multiboot or PVH kernel, behind `initrd`; at most
+    /// [`Type1Config::MAX_MODULES`]. Default: none.
+    pub modules: Vec<Type1Module>,
     /// The kernel's command line; at most [`Type1Config::MAX_CMDLINE`] bytes. Default: empty.
     pub cmdline: String,
     /// Firmware that boots the disks: SeaBIOS or OVMF. Default: none.
@@ -41,10 +44,21 @@ pub struct Type1Config {
 impl Type1Config {
     /// Longest command line: Linux's on x86 (COMMAND_LINE_SIZE) without its terminating zero.
     pub const MAX_CMDLINE: usize = 2047;
+    /// Most modules of a kernel, `initrd` not counted.
+    pub const MAX_MODULES: usize = 16;
     /// Frequencies of a guest's TSC in kHz: 100 MHz to 100 GHz.
     pub const TSC_KHZ: RangeInclusive<u32> = 100_000..=100_000_000;
     /// Disks and networks of one VM: what a PCI bus has room for beside its host bridge.
     pub const MAX_DEVICES: usize = 31;
+}
+
+/// A module: a file that a kernel is given in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Type1Module {
+    /// The file.
+    pub path: String,
+    /// The text that goes with it; at most [`Type1Config::MAX_CMDLINE`] bytes. Default: empty.
+    pub cmdline: String,
 }
 
 /// A disk.

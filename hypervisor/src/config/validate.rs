@@ -95,6 +95,11 @@ impl Type1Config {
         for (key, name) in names.into_iter().chain([("firmware", &self.firmware)]) {
             name.as_ref().map_or(Ok(()), |name| filled(key, name))?;
         }
+        count("modules", self.modules.len(), Self::MAX_MODULES)?;
+        for module in &self.modules {
+            filled("path", &module.path)?;
+            cmdline("cmdline", &module.cmdline, Self::MAX_CMDLINE)?;
+        }
         self.tsc_khz.map_or(Ok(()), tsc_khz)?;
         count("disks and nets", self.disks.len() + self.nets.len(), Self::MAX_DEVICES)?;
         for (i, disk) in self.disks.iter().enumerate() {

@@ -88,7 +88,8 @@ pub struct RawModeConfig {
 #[repr(C)]
 pub struct RawEntry {
     /// 1 block, 2 network; with VirtIO also 3 console, 4 file system, 5 GPU; with Type 1 also
-    /// 6 kernel, 7 initial RAM disk, 8 firmware, each once.
+    /// 6 kernel, 7 initial RAM disk, 8 firmware, each once; 9 module; 10 a piece of the text of
+    /// the module before it, in `source`.
     pub kind: u32,
     /// Bit 0: `mac` is given (networks). Bit 1: read-only (VirtIO and Type 1 block).
     pub flags: u32,

@@ -4,8 +4,8 @@ use super::CallError;
 use super::abi::{RawEntry, RawModeConfig, RawVmConfig, mode_number, text};
 use crate::config::{
     HvtConfig, HvtResource, ManifestSource, ModeSpecificConfig, ResourceKind, Transport,
-    Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice, VirtioDeviceKind,
-    Virtualization, VmConfig,
+    Type1Config, Type1Console, Type1Disk, Type1Module, Type1Net, VirtioConfig, VirtioDevice,
+    VirtioDeviceKind, Virtualization, VmConfig,
 };
 use crate::mode::ModeKind;
 use alloc::string::String;
@@ -35,6 +35,9 @@ const DEBUG: u32 = 4;
 const KERNEL: u32 = 6;
 const INITRD: u32 = 7;
 const FIRMWARE: u32 = 8;
+const MODULE: u32 = 9;
+/// A piece of the text of the module before it.
+const MODULE_TEXT: u32 = 10;
 
 /// Reads the input of vm_create, field by field. The rules of the values themselves are
 /// [`VmConfig::validate`]'s.
@@ -257,6 +260,17 @@ fn add_part(type1: &mut Type1Config, raw: &RawEntry) -> Result<(), CallError> {
             type1.nets.push(Type1Net { interface, mac: mac(raw) });
             return Ok(());
         }
+        MODULE => {
+            only(raw, 0, false, true)?;
+            type1.modules.push(Type1Module { path: source, cmdline: String::new() });
+            return Ok(());
+        }
+        MODULE_TEXT => {
+            only(raw, 0, false, true)?;
+            let wrong = CallError::Value { field: "entry.kind", value: raw.kind.into() };
+            type1.modules.last_mut().ok_or(wrong)?.cmdline.push_str(&source);
+            return Ok(());
+        }
         KERNEL => &mut type1.kernel,
         INITRD => &mut type1.initrd,
         FIRMWARE => &mut type1.firmware,
@@ -396,7 +410,24 @@ fn raw_parts(type1: &Type1Config) -> Result<Vec<RawEntry>, CallError> {
     });
     let nets = type1.nets.iter();
     let nets = nets.map(|net| raw_net(net.interface.as_deref().unwrap_or_default(), net.mac));
-    images.chain(disks).chain(nets).collect()
+    let mut parts = images.chain(disks).chain(nets).collect::<Result<Vec<_>, CallError>>()?;
+    for module in &type1.modules {
+        parts.push(RawEntry { source: fit("path", &module.path)?, ..blank(MODULE) });
+        for piece in pieces(&module.cmdline) {
+            parts.push(RawEntry { source: text(piece), ..blank(MODULE_TEXT) });
+        }
+    }
+    Ok(parts)
+}
+
+/// A text in pieces that fit an entry.
+fn pieces(mut rest: &str) -> impl Iterator<Item = &str> {
+    const MOST: usize = 255;
+    core::iter::from_fn(move || {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(MOST));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn raw_resource(resource: &HvtResource) -> Result<RawEntry, CallError> {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::config::{
     HvtConfig, HvtResource, HypervisorConfig, ManifestSource, ModeSpecificConfig, ResourceKind,
-    Transport, Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice,
-    Virtualization, VmConfig,
+    Transport, Type1Config, Type1Console, Type1Disk, Type1Module, Type1Net, VirtioConfig,
+    VirtioDevice, Virtualization, VmConfig,
 };
 use crate::host::{Blob, Clock, HostError};
 use crate::mode::{Hypervisor, ModeKind, VcpuExit, VmInfo};
@@ -134,6 +134,9 @@ fn type1() -> VmConfig {
         nested: true,
         kernel: Some("/boot/vmlinuz".into()),
         initrd: Some("/boot/initrd".into()),
+        modules: ["", "quiet", &"é".repeat(300)]
+            .map(|text| Type1Module { path: "/module".into(), cmdline: text.into() })
+            .into(),
         cmdline: "console=ttyS0".into(),
         firmware: Some("/firmware".into()),
         tsc_khz: Some(2_100_000),

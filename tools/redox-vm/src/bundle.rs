@@ -17,6 +17,8 @@ const IMAGE_KEYS: [(&str, &[&str]); 3] = [
     ("hvt", &["unikernel", "manifest"]),
     ("type1", &["kernel", "initrd", "firmware"]),
 ];
+/// Keys of lists of tables whose `path` is that of an image.
+const LISTS_OF_IMAGES: [&str; 1] = ["modules"];
 /// `manifest` may be this, which is no path.
 const NO_PATH: &str = "auto";
 
@@ -71,6 +73,14 @@ impl Archive {
             for key in keys {
                 if let Some(Value::String(path)) = table.get_mut(*key).filter(is_path) {
                     *path = self.image(&beside(folder, path))?;
+                }
+            }
+            for key in LISTS_OF_IMAGES {
+                let list = table.get_mut(key).and_then(Value::as_array_mut);
+                for entry in list.into_iter().flatten() {
+                    if let Some(Value::String(path)) = entry.get_mut("path") {
+                        *path = self.image(&beside(folder, path))?;
+                    }
                 }
             }
         }
@@ -181,6 +191,35 @@ mod tests {
             let table: Table = text.parse().unwrap();
             assert_eq!(table["vm"]["type1"]["kernel"].as_str(), Some(kernel), "{text}");
             assert_eq!(table["vm"]["type1"]["disks"][0]["path"].as_str(), Some("nvme0"));
+        }
+    }
+
+    #[test]
+    fn modules_are_images_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let lists = [
+            "modules = [{ path = \"linux\", cmdline = \"quiet\" }, { path = \"initrd\" }]\n",
+            "[[vm.type1.modules]]\npath = \"linux\"\n[[vm.type1.modules]]\npath = \"initrd\"\n",
+        ];
+        for name in ["xen", "linux", "initrd"] {
+            fs::write(at(name), name).unwrap();
+        }
+        for list in lists {
+            let text = format!(
+                "[vm]\nname = \"x\"\nmemory = \"64M\"\n[vm.type1]\nkernel = \"xen\"\n{list}"
+            );
+            let mut archive = Archive::default();
+            archive.add_text("x", &text, folder.path()).unwrap();
+            let entries = entries(&archive.bytes().unwrap());
+            let names: Vec<_> = entries.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names[2..], ["images/initrd", "images/linux", "images/xen"]);
+            let text = String::from_utf8(entries[0].1.clone()).unwrap();
+            let mut vm = hypervisor::config::VmConfig::from_toml(&text).unwrap();
+            assert_eq!(vm.type1().modules[0].path, "images/linux");
+            let mut found = Vec::new();
+            crate::files::each(&mut vm, |_, path| found.push(path.clone()));
+            assert_eq!(found, ["images/xen", "images/linux", "images/initrd"]);
         }
     }
 

@@ -44,8 +44,9 @@ pub fn each(vm: &mut VmConfig, mut each: impl FnMut(Role, &mut String)) {
         ModeSpecificConfig::Type1(type1) => {
             let images = [&mut type1.kernel, &mut type1.initrd, &mut type1.firmware];
             let images = images.into_iter().flatten().map(|path| (Role::Image, path));
+            let modules = type1.modules.iter_mut().map(|module| (Role::Image, &mut module.path));
             let disks = type1.disks.iter_mut().map(|disk| (Role::Disk, &mut disk.path));
-            images.chain(disks).collect()
+            images.chain(modules).chain(disks).collect()
         }
         ModeSpecificConfig::VirtIO(virtio) => virtio
             .devices

@@ -3,16 +3,17 @@
 use super::reader::{At, Reader};
 use crate::config::{
     ConfigError, DEFAULT_SECTOR_SIZE, HvtConfig, HvtResource, ManifestSource, Problem,
-    ResourceKind, Transport, Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig,
-    VirtioDevice, VirtioDeviceKind, Virtualization, validate,
+    ResourceKind, Transport, Type1Config, Type1Console, Type1Disk, Type1Module, Type1Net,
+    VirtioConfig, VirtioDevice, VirtioDeviceKind, Virtualization, validate,
 };
 use alloc::string::String;
 
-pub(super) const TYPE1_KEYS: [&str; 11] = [
+pub(super) const TYPE1_KEYS: [&str; 12] = [
     "virtualization",
     "nested",
     "kernel",
     "initrd",
+    "modules",
     "cmdline",
     "firmware",
     "tsc_khz",
@@ -25,6 +26,7 @@ pub(super) const VIRTIO_KEYS: [&str; 2] = ["transport", "devices"];
 pub(super) const HVT_KEYS: [&str; 6] =
     ["unikernel", "manifest", "resources", "cmdline", "args", "net_ring"];
 const DEVICE_KEYS: [&str; 7] = ["type", "driver", "path", "read_only", "interface", "mac", "tag"];
+const MODULE_KEYS: [&str; 2] = ["path", "cmdline"];
 const DISK_KEYS: [&str; 2] = ["path", "read_only"];
 const NET_KEYS: [&str; 2] = ["interface", "mac"];
 const RESOURCE_KEYS: [&str; 6] = ["type", "name", "path", "sector_size", "interface", "mac"];
@@ -49,6 +51,7 @@ const fn names<T: Copy, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'st
 pub(super) fn type1(table: &Reader<'_, '_>) -> Result<Type1Config, ConfigError> {
     let virtualization =
         table.choice("virtualization", &VIRTUALIZATIONS, &Virtualization::NAMES)?;
+    let modules = table.tables("modules", Type1Config::MAX_MODULES, &MODULE_KEYS)?;
     let most = Type1Config::MAX_DEVICES;
     let disks = table.tables("disks", most, &DISK_KEYS)?;
     let nets = table.tables("nets", most, &NET_KEYS)?;
@@ -59,6 +62,7 @@ pub(super) fn type1(table: &Reader<'_, '_>) -> Result<Type1Config, ConfigError> 
         nested: table.boolean("nested")?.unwrap_or_default(),
         kernel: filled(table, "kernel")?,
         initrd: filled(table, "initrd")?,
+        modules: modules.iter().map(module).collect::<Result<_, _>>()?,
         cmdline: kernel_cmdline(table)?,
         firmware: filled(table, "firmware")?,
         tsc_khz: table.integer("tsc_khz", Type1Config::TSC_KHZ)?,
@@ -74,6 +78,11 @@ fn kernel_cmdline(table: &Reader<'_, '_>) -> Result<String, ConfigError> {
     let checked = validate::cmdline("cmdline", text, Type1Config::MAX_CMDLINE);
     checked.map_err(|problem| table.error(at, problem))?;
     Ok(text.into())
+}
+
+fn module(table: &Reader<'_, '_>) -> Result<Type1Module, ConfigError> {
+    let path = required(table, "path", "\"/path/to/module\"")?;
+    Ok(Type1Module { path, cmdline: kernel_cmdline(table)? })
 }
 
 fn disk(table: &Reader<'_, '_>) -> Result<Type1Disk, ConfigError> {

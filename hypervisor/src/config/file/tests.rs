@@ -3,7 +3,8 @@
 use super::*;
 use crate::config::{
     HvtConfig, HvtResource, ManifestSource, ModeSpecificConfig, ResourceKind, Transport,
-    Type1Config, Type1Console, Type1Disk, Type1Net, VirtioConfig, VirtioDevice, Virtualization,
+    Type1Config, Type1Console, Type1Disk, Type1Module, Type1Net, VirtioConfig, VirtioDevice,
+    Virtualization,
 };
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -91,6 +92,7 @@ fn vcpus_are_pinned_one_by_one() {
 fn everything_of_type_1() {
     let more = r#"kernel = "/vmlinuz"
 initrd = "/initrd"
+modules = [{ path = "/linux", cmdline = "quiet ro" }, { path = "/more" }]
 cmdline = "console=ttyS0"
 firmware = "/bios.bin"
 tsc_khz = 2000000
@@ -110,12 +112,14 @@ mac = "02:00:00:00:00:01"
     let vm = VmConfig::from_toml(&text).unwrap();
     assert_eq!(vm.boot_image(), Some("/vmlinuz"));
     let disk = |path: &str, read_only| Type1Disk { path: path.into(), read_only };
+    let module = |path: &str, text: &str| Type1Module { path: path.into(), cmdline: text.into() };
     let net = |interface: Option<&str>, mac| Type1Net { interface: interface.map(Into::into), mac };
     let expected = Type1Config {
         virtualization: Some(Virtualization::Vmx),
         nested: false,
         kernel: Some("/vmlinuz".into()),
         initrd: Some("/initrd".into()),
+        modules: vec![module("/linux", "quiet ro"), module("/more", "")],
         cmdline: "console=ttyS0".into(),
         firmware: Some("/bios.bin".into()),
         tsc_khz: Some(2_000_000),
@@ -127,16 +131,16 @@ mac = "02:00:00:00:00:01"
     assert_eq!(vm.type1(), expected);
     assert_eq!(vm.validate(ModeKind::Type1), Ok(()));
     let cases = [
-        ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 16"),
+        ("\"none\"", "\"vga\"", "unknown `console` \"vga\" at line 17"),
         ("\"console=ttyS0\"", &format!("\"{}\"", "x".repeat(2048)), "bad value \"xxx"),
-        ("tsc_khz = 2000000", "tsc_khz = 99_999", "`tsc_khz` of 99999 is out of range at line 15"),
+        ("tsc_khz = 2000000", "tsc_khz = 99_999", "`tsc_khz` of 99999 is out of range at line 16"),
         ("tsc_khz = 2000000", "tsc_khz = 1e6", "`tsc_khz` is a number with a fraction"),
         (
             "tsc_khz",
             "tsc_mhz",
-            "unknown key `tsc_mhz` at line 15, column 1: did you mean `tsc_khz`?",
+            "unknown key `tsc_mhz` at line 16, column 1: did you mean `tsc_khz`?",
         ),
-        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 18"),
+        ("path = \"/disk.img\"", "", "missing key `path` in [vm.type1.disks] at line 19"),
         ("02:00:00:00:00:01", "01:00:00:00:00:01", "bad value \"01:00:00:00:00:01\" for `mac`"),
     ];
     for (what, instead, expected) in cases {

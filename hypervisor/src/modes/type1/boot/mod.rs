@@ -1,7 +1,8 @@
 //! How a machine starts: an operating system straight away, or firmware.
 //!
 //! A kernel is started by Linux's 64-bit boot protocol ([`linux`]), by PVH ([`pvh`]) or by multiboot
-//! ([`multiboot`]); all are given ACPI tables ([`acpi`]), a memory map ([`map`]), a RAM disk and a command line. Firmware
+//! ([`multiboot`]); all are given ACPI tables ([`acpi`]), a memory map ([`map`]), a RAM disk and a
+//! command line, the latter two also further modules ([`modules`]). Firmware
 //! ([`firmware`]) starts as a processor does after reset and asks for the same by [`fw_cfg`].
 //!
 //! Order: the memory is made and zeroed; tables are written; [`start`] loads the kernel and
@@ -15,6 +16,7 @@ pub mod firmware;
 pub mod fw_cfg;
 pub mod linux;
 pub mod map;
+pub mod modules;
 pub mod multiboot;
 pub mod place;
 pub mod pvh;
@@ -27,6 +29,7 @@ use crate::vcpu::X86State;
 use core::ops::Range;
 use linux::LinuxError;
 use map::Row;
+use modules::Module;
 use multiboot::MultibootError;
 use place::COMMAND_LINE;
 use pvh::PvhError;
@@ -46,6 +49,8 @@ pub struct Given<'a> {
     pub cmdline: &'a [u8],
     /// Its RAM disk.
     pub ramdisk: Option<&'a dyn Blob>,
+    /// Its other modules.
+    pub modules: &'a [Module<'a>],
     /// The ACPI tables' root.
     pub rsdp: Gpa,
 }
@@ -57,6 +62,7 @@ impl core::fmt::Debug for Given<'_> {
             .field("name", &self.name)
             .field("cmdline", &self.cmdline)
             .field("ramdisk", &self.ramdisk.map(Blob::len))
+            .field("modules", &self.modules.len())
             .field("rsdp", &self.rsdp)
             .finish()
     }
@@ -116,6 +122,25 @@ pub enum StartError {
         /// Where the RAM that the kernel can use for it ends.
         end: u64,
     },
+    /// The modules do not fit.
+    #[error(
+        "the {count} modules (the RAM disk is one) need {size} bytes, which do not fit between the kernel's end at {start:#x} and {end:#x}; give the VM more memory"
+    )]
+    ModulesTooLarge {
+        /// How many they are.
+        count: usize,
+        /// Their size in whole pages.
+        size: u64,
+        /// Where the kernel ends.
+        start: u64,
+        /// Where the RAM that the kernel can use for them ends.
+        end: u64,
+    },
+    /// A bzImage is given modules.
+    #[error(
+        "`modules` are for multiboot and PVH kernels, and the kernel is a bzImage; write `initrd`"
+    )]
+    ModulesOfLinux,
     /// The command line is too long.
     #[error("the command line has {0} bytes, the kernel takes {1}; shorten it")]
     CommandLineTooLong(u64, u64),

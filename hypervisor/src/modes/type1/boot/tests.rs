@@ -4,6 +4,7 @@
 
 use super::map::{Row, without_firmware};
 use super::*;
+use crate::config::Type1Config;
 use crate::modes::hvt::fixture::{Ram, ram};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -91,9 +92,25 @@ fn try_start(
     cmdline: &[u8],
     ramdisk: Option<&dyn Blob>,
 ) -> Result<Started, StartError> {
+    start_with(kernel, memory, cmdline, ramdisk, &[])
+}
+
+fn start_with(
+    kernel: &[u8],
+    memory: u64,
+    cmdline: &[u8],
+    ramdisk: Option<&dyn Blob>,
+    modules: &[Module<'_>],
+) -> Result<Started, StartError> {
     let ram = ram(0..memory);
-    let given =
-        Given { ram: &[0..memory], name: b"/kernel", cmdline, ramdisk, rsdp: Gpa(0xe_0000) };
+    let given = Given {
+        ram: &[0..memory],
+        name: b"/kernel",
+        cmdline,
+        ramdisk,
+        modules,
+        rsdp: Gpa(0xe_0000),
+    };
     let kernel: Box<dyn Blob> = Box::new(File(kernel.to_vec()));
     let state = start(&*kernel, &ram.memory, &given, &map(memory))?;
     Ok(Started { ram, state })
@@ -208,6 +225,55 @@ fn pvh_starts_in_protected_mode_with_its_start_info() {
         assert_eq!(rows, 3);
         assert_eq!(quad(&started, map + 2 * 24 + 8), MEMORY - MIB);
         assert_eq!(long(&started, map + 2 * 24 + 16), 1);
+    }
+}
+
+/// Address, size and text of each module, as a multiboot or a PVH kernel finds them.
+fn modules_of(started: &Started, pvh: bool) -> Vec<(u64, u64, u64)> {
+    let info = started.state.rbx;
+    if pvh {
+        let (count, list) = (long(started, info + 12), quad(started, info + 16));
+        let field = |i: u32, at| quad(started, list + u64::from(i) * 32 + at);
+        return (0..count).map(|i| (field(i, 0), field(i, 8), field(i, 16))).collect();
+    }
+    let (count, list) = (long(started, info + 20), u64::from(long(started, info + 24)));
+    let field = |i: u32, at| u64::from(long(started, list + u64::from(i) * 16 + at));
+    (0..count).map(|i| (field(i, 0), field(i, 4) - field(i, 0), field(i, 8))).collect()
+}
+
+#[test]
+fn multiboot_and_pvh_kernels_have_modules_with_texts() {
+    let files = [File(vec![0x5a; 5000]), File(vec![0x11; 4096]), File(Vec::new())];
+    let [ramdisk, linux, empty] = &files;
+    let mut modules =
+        vec![Module { file: linux, text: b"root=/dev/vda" }, Module { file: empty, text: b"" }];
+    // As many as a description can have.
+    modules.resize(Type1Config::MAX_MODULES, Module { file: linux, text: b"more" });
+    for (pvh, kernel) in [(true, elf(false)), (false, multiboot_elf())] {
+        let started = start_with(&kernel, MEMORY, b"quiet", Some(ramdisk), &modules).unwrap();
+        let found = modules_of(&started, pvh);
+        assert_eq!(found.len(), 1 + Type1Config::MAX_MODULES);
+        assert_eq!([found[0].1, found[1].1, found[2].1], [5000, 4096, 0]);
+        assert_eq!(bytes(&started, found[1].0), [0x11; 4096]);
+        assert_eq!(bytes(&started, found[1].2), *b"root=/dev/vda\0");
+        assert_eq!(bytes(&started, found[16].2), *b"more\0");
+        assert!(found.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
+        assert!(found.iter().all(|module| module.0 % 4096 == 0 && module.0 + module.1 <= MEMORY));
+    }
+}
+
+#[test]
+fn modules_have_limits() {
+    let refused = |kernel: &[u8], file: &File, text: &[u8]| {
+        let modules = [Module { file, text }];
+        start_with(kernel, MEMORY, b"", None, &modules).err().unwrap().to_string()
+    };
+    let (small, large) = (File(vec![1; 10]), File(vec![1; 8 << 20]));
+    assert!(refused(&bzimage(), &small, b"").contains("write `initrd`"));
+    for kernel in [elf(false), multiboot_elf()] {
+        assert!(refused(&kernel, &large, b"").contains("the 1 modules"));
+        assert!(refused(&kernel, &small, b"a\0b").contains("zero byte"));
+        assert!(refused(&kernel, &small, &[b'x'; 0x1_0000]).contains("65536 bytes"));
     }
 }
 

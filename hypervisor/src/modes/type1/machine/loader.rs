@@ -1,7 +1,7 @@
 //! What a machine starts with: a kernel with what it is given, or firmware.
 
 use super::Parts;
-use crate::config::{Type1Config, Type1Console};
+use crate::config::{Type1Config, Type1Console, Type1Module};
 use crate::device::DeviceRef;
 use crate::host::Blob;
 use crate::memory::{Gpa, GuestMemory};
@@ -9,6 +9,7 @@ use crate::mode::LendError;
 use crate::modes::type1::board::Board;
 use crate::modes::type1::boot::acpi::{Facts, Tables, windows};
 use crate::modes::type1::boot::firmware::Rom;
+use crate::modes::type1::boot::modules::Module;
 use crate::modes::type1::boot::{Given, StartError, bios, fw_cfg, map, read, start, state};
 use crate::modes::type1::host::Type1Host;
 use crate::modes::type1::layout::{FIRMWARE_END, pci_window_64, ram};
@@ -31,6 +32,8 @@ pub struct Loader {
     /// The kernel's name.
     name: String,
     initrd: Option<Box<dyn Blob>>,
+    /// Modules with their texts.
+    modules: Vec<(Box<dyn Blob>, String)>,
     cmdline: String,
     firmware: Option<(Box<dyn Blob>, Rom)>,
     serial: bool,
@@ -63,7 +66,22 @@ impl Loader {
         let kernel = kernel.map(|name| open(host, "kernel", &name)).transpose()?;
         let initrd = config.initrd.as_deref().map(|name| open(host, "initrd", name));
         let (initrd, cmdline) = (initrd.transpose()?, config.cmdline.clone());
-        Ok(Self { memory, vcpus, address_bits, kernel, name, initrd, cmdline, firmware, serial })
+        let module = |module: &Type1Module| {
+            Ok::<_, Type1Error>((open(host, "module", &module.path)?, module.cmdline.clone()))
+        };
+        let modules = config.modules.iter().map(module).collect::<Result<_, _>>()?;
+        Ok(Self {
+            memory,
+            vcpus,
+            address_bits,
+            kernel,
+            name,
+            initrd,
+            modules,
+            cmdline,
+            firmware,
+            serial,
+        })
     }
 
     /// RAM in bytes.
@@ -122,11 +140,15 @@ impl Loader {
         let rsdp = Tables::build(&facts).install(memory)?;
         bios::install(memory, self.vcpus).map_err(StartError::Memory)?;
         let ram = ram(self.memory);
+        let modules = self.modules.iter();
+        let modules: Vec<_> =
+            modules.map(|(file, text)| Module { file: &**file, text: text.as_bytes() }).collect();
         let given = Given {
             ram: &ram,
             name: self.name.as_bytes(),
             cmdline: self.cmdline.as_bytes(),
             ramdisk: self.initrd.as_deref(),
+            modules: &modules,
             rsdp,
         };
         let rows = map::without_firmware(&ram, &reserved);

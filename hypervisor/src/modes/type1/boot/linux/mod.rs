@@ -107,6 +107,9 @@ impl Kernel {
         given: &Given<'_>,
         map: &[Row],
     ) -> Result<X86State, StartError> {
+        if !given.modules.is_empty() {
+            return Err(StartError::ModulesOfLinux);
+        }
         super::write_command_line(memory, given.cmdline, self.max_command_line())?;
         let low_end = given.low_ram_end();
         let at = self.place(low_end)?;

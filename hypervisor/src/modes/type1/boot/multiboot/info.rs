@@ -5,8 +5,10 @@
 use super::super::Given;
 use super::super::StartError;
 use super::super::map::Row;
+use super::super::modules::Placed;
 use super::super::place::{HIGH, LOW_RAM_END};
 use super::{INFO, ROOM};
+use crate::config::Type1Config;
 use crate::memory::{Gpa, GuestMemory};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
@@ -63,36 +65,36 @@ struct MapEntry {
     kind: U32,
 }
 
-const MODULE_LIST: u64 = INFO.0 + 0x80;
 const NAME: u64 = INFO.0 + 0xa0;
-/// A zero byte: the empty string of the module.
-const EMPTY: u64 = INFO.0 + 0xbf;
 const MAP_LIST: u64 = INFO.0 + 0x100;
+const MODULE_LIST: u64 = INFO.0 + 0xc00;
 const COMMAND_LINE_AT: u64 = INFO.0 + 0x1000;
 const NAME_TEXT: &[u8] = b"redox-hypervisor\0";
 const ENTRY: u64 = size_of::<MapEntry>() as u64;
-/// Rows that fit before the command line.
-const MAX_ROWS: usize = ((COMMAND_LINE_AT - MAP_LIST) / ENTRY) as usize;
+/// Rows that fit before the modules.
+const MAX_ROWS: usize = ((MODULE_LIST - MAP_LIST) / ENTRY) as usize;
+/// Modules that fit before the command line.
+const MAX_MODULES: usize = ((COMMAND_LINE_AT - MODULE_LIST) / size_of::<Module>() as u64) as usize;
+const _: () = assert!(MAX_MODULES > Type1Config::MAX_MODULES);
 /// Longest command line, the kernel's name in it.
 const LONGEST: u64 = ROOM.end - COMMAND_LINE_AT - 1;
 
-/// Writes all of it. `ramdisk` is where it is and its size, 0 without one.
+/// Writes all of it but the command line.
 pub fn write(
     memory: &GuestMemory,
     given: &Given<'_>,
     map: &[Row],
-    ramdisk: (u64, u64),
+    modules: &[Placed],
 ) -> Result<(), StartError> {
-    write_command_line(memory, given)?;
     let rows = &map[..map.len().min(MAX_ROWS)];
-    let modules = u32::from(ramdisk.1 > 0);
+    let modules = &modules[..modules.len().min(MAX_MODULES)];
     let kib = |from: u64, to: u64| u32::try_from(to.saturating_sub(from) >> 10).unwrap_or(u32::MAX);
     let info = Info {
         flags: U32::new(MEMORY | COMMAND_LINE | MODULES | MAP | LOADER_NAME),
         mem_lower: U32::new(kib(0, LOW_RAM_END.min(given.low_ram_end()))),
         mem_upper: U32::new(kib(HIGH, given.low_ram_end())),
         cmdline: low(COMMAND_LINE_AT),
-        mods_count: U32::new(modules),
+        mods_count: low(modules.len() as u64),
         mods_addr: low(MODULE_LIST),
         mmap_length: low(rows.len() as u64 * ENTRY),
         mmap_addr: low(MAP_LIST),
@@ -101,14 +103,15 @@ pub fn write(
     };
     memory.write_obj(INFO, &info)?;
     memory.write_bytes(Gpa(NAME), NAME_TEXT)?;
-    memory.write_bytes(Gpa(EMPTY), &[0])?;
-    let module = Module {
-        start: low(ramdisk.0),
-        end: low(ramdisk.0 + ramdisk.1),
-        string: low(EMPTY),
-        reserved: U32::new(0),
-    };
-    memory.write_obj(Gpa(MODULE_LIST), &module)?;
+    for (i, placed) in modules.iter().enumerate() {
+        let module = Module {
+            start: low(placed.start),
+            end: low(placed.start + placed.size),
+            string: low(placed.text),
+            reserved: U32::new(0),
+        };
+        memory.write_obj(Gpa(MODULE_LIST + i as u64 * size_of::<Module>() as u64), &module)?;
+    }
     for (i, row) in rows.iter().enumerate() {
         let entry = MapEntry {
             size: low(ENTRY - 4),
@@ -121,8 +124,9 @@ pub fn write(
     Ok(())
 }
 
-/// As boot loaders do: the kernel's name, a blank, the arguments.
-fn write_command_line(memory: &GuestMemory, given: &Given<'_>) -> Result<(), StartError> {
+/// Writes the command line as boot loaders do: the kernel's name, a blank, the arguments. Gives the
+/// first address behind it.
+pub fn write_command_line(memory: &GuestMemory, given: &Given<'_>) -> Result<u64, StartError> {
     let (name, text) = (given.name, given.cmdline);
     let size = (name.len() + 1 + text.len()) as u64;
     if size > LONGEST {
@@ -136,7 +140,7 @@ fn write_command_line(memory: &GuestMemory, given: &Given<'_>) -> Result<(), Sta
         memory.write_bytes(Gpa(at), part)?;
         at += part.len() as u64;
     }
-    Ok(())
+    Ok(at)
 }
 
 /// An address or size below 4 GiB, as all here are.

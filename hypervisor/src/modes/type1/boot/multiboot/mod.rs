@@ -5,13 +5,14 @@
 //! Source: Multiboot Specification 0.6.96. A kernel is an ELF file of either class, loaded by its
 //! physical addresses, or any file whose header says where it goes. Its boot information is at
 //! `ROOM`, so that a kernel may be loaded below and above. It gets no symbols, no drives and no
-//! graphics mode; its one module is the RAM disk.
+//! graphics mode; its first module is the RAM disk.
 
 mod header;
 mod info;
 
 use super::elf::{Elf, ElfError, PT_LOAD};
 use super::map::Row;
+use super::modules;
 use super::place::HIGH;
 use super::read::{ReadError, load};
 use super::{Given, StartError, state};
@@ -154,8 +155,9 @@ impl Kernel {
             load(blob, what, part.offset, part.filled, memory, Gpa(part.at))?;
             zero(memory, part.at + part.filled..part.end())?;
         }
-        let ramdisk = super::load_ramdisk(memory, given, end.max(HIGH), 1 << 32)?;
-        info::write(memory, given, map, ramdisk)?;
+        let texts = info::write_command_line(memory, given)?..ROOM.end;
+        let modules = modules::place(memory, given, end.max(HIGH), 1 << 32, texts)?;
+        info::write(memory, given, map, &modules)?;
         let state = state::protected_mode(memory, GDT, self.entry, INFO)?;
         Ok(X86State { rax: LOADED, ..state })
     }

@@ -10,7 +10,8 @@ mod start_info;
 
 use super::elf::{Elf, ElfError, PT_LOAD, Segment};
 use super::map::Row;
-use super::place::{self, GDT, START_INFO};
+use super::modules;
+use super::place::{self, COMMAND_LINE, GDT, START_INFO};
 use super::read::{ReadError, load};
 use super::{Given, StartError, state};
 use crate::host::Blob;
@@ -125,8 +126,9 @@ impl Kernel {
         for s in &self.segments {
             load(blob, "a segment of the kernel", s.offset, s.filesz, memory, Gpa(s.paddr))?;
         }
-        let ramdisk = super::load_ramdisk(memory, given, self.end, u64::MAX)?;
-        start_info::write(memory, given, map, ramdisk)?;
+        let texts = COMMAND_LINE.start + given.cmdline.len() as u64 + 1..COMMAND_LINE.end;
+        let modules = modules::place(memory, given, self.end, u64::MAX, texts)?;
+        start_info::write(memory, given, map, &modules)?;
         Ok(state::protected_mode(memory, GDT, self.entry, START_INFO)?)
     }
 }

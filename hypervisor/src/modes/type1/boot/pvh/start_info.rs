@@ -1,8 +1,10 @@
 //! `struct hvm_start_info`, version 1, and the lists that it points to.
 
+use crate::config::Type1Config;
 use crate::memory::{Gpa, GuestMemory, MemoryError};
 use crate::modes::type1::boot::Given;
 use crate::modes::type1::boot::map::Row;
+use crate::modes::type1::boot::modules::Placed;
 use crate::modes::type1::boot::place::{BOOT_PARAMS, COMMAND_LINE, START_INFO};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes};
@@ -44,7 +46,10 @@ struct MapEntry {
 }
 
 const MODULES: u64 = START_INFO.0 + 0x80;
-const MAP: u64 = START_INFO.0 + 0x100;
+const MAP: u64 = START_INFO.0 + 0x400;
+/// Modules that fit before the map.
+const MAX_MODULES: usize = ((MAP - MODULES) / size_of::<Module>() as u64) as usize;
+const _: () = assert!(MAX_MODULES > Type1Config::MAX_MODULES);
 /// Rows that fit before what comes next.
 const MAX_ROWS: usize = ((BOOT_PARAMS.0 - MAP) / 24) as usize;
 
@@ -53,16 +58,16 @@ pub fn write(
     memory: &GuestMemory,
     given: &Given<'_>,
     map: &[Row],
-    (ramdisk, size): (u64, u64),
+    modules: &[Placed],
 ) -> Result<(), MemoryError> {
     let rows = &map[..map.len().min(MAX_ROWS)];
-    let modules = u32::from(size > 0);
+    let modules = &modules[..modules.len().min(MAX_MODULES)];
     let info = StartInfo {
         magic: U32::new(MAGIC),
         version: U32::new(VERSION),
         flags: U32::new(0),
-        nr_modules: U32::new(modules),
-        modlist_paddr: U64::new(if modules > 0 { MODULES } else { 0 }),
+        nr_modules: U32::new(u32::try_from(modules.len()).unwrap_or(0)),
+        modlist_paddr: U64::new(if modules.is_empty() { 0 } else { MODULES }),
         cmdline_paddr: U64::new(COMMAND_LINE.start),
         rsdp_paddr: U64::new(given.rsdp.0),
         memmap_paddr: U64::new(MAP),
@@ -70,15 +75,14 @@ pub fn write(
         reserved: U32::new(0),
     };
     memory.write_obj(START_INFO, &info)?;
-    if modules > 0 {
-        let zero = U64::new(0);
+    for (i, placed) in modules.iter().enumerate() {
         let module = Module {
-            paddr: U64::new(ramdisk),
-            size: U64::new(size),
-            cmdline_paddr: zero,
-            reserved: zero,
+            paddr: U64::new(placed.start),
+            size: U64::new(placed.size),
+            cmdline_paddr: U64::new(if placed.text_size > 0 { placed.text } else { 0 }),
+            reserved: U64::new(0),
         };
-        memory.write_obj(Gpa(MODULES), &module)?;
+        memory.write_obj(Gpa(MODULES + i as u64 * size_of::<Module>() as u64), &module)?;
     }
     for (i, row) in rows.iter().enumerate() {
         let entry = MapEntry {
