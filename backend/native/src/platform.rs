@@ -23,6 +23,9 @@ pub struct Frame {
     pub order: u8,
 }
 
+/// Frames that the backend asks for on each CPU ([`Platform::cpu_frame`]).
+pub const CPU_FRAMES: u64 = 4;
+
 /// A guest's RAM as its kernel keeps it.
 ///
 /// # Safety
@@ -37,9 +40,15 @@ pub unsafe trait GuestRam: Send + Sync {
     fn memory_mut(&mut self) -> &mut GuestMemory;
 
     /// The frame behind an address: the largest there is that has the guest's addresses aligned
-    /// as its own, zeroed if it was not used before. `None` where there is no RAM, or no memory
-    /// left. Bounded work; called at second-level faults.
+    /// as its own, zeroed if it was not used before. `None` where there is no RAM. Bounded work;
+    /// called at second-level faults. It never fails for want of memory: all RAM was promised when
+    /// the guest was made.
     fn frame(&self, at: Gpa) -> Option<Frame>;
+
+    /// A frame of 4 KiB for a second-level page table, zeroed. It is reached by
+    /// [`Platform::virt`] and freed by [`Platform::free`]. The first calls, as many as
+    /// [`Platform::guest_ram`] was told, never fail; later ones return `None`.
+    fn table(&self) -> Option<HostPhys>;
 }
 
 /// What a kernel lends.
@@ -53,17 +62,24 @@ pub unsafe trait Platform: Send + Sync + 'static {
     /// RAM of guests.
     type Ram: GuestRam;
 
-    /// Reserves RAM of a guest at these guest-physical ranges (page-aligned, ascending,
-    /// disjoint). What is not used is neither zeroed nor mapped.
-    fn guest_ram(&self, ranges: &[Range<u64>]) -> Option<Self::Ram>;
+    /// Promises RAM of a guest at these guest-physical ranges (page-aligned, ascending, disjoint),
+    /// and `tables` frames for its page tables ([`GuestRam::table`]). A promise is a count: what is
+    /// not used is neither taken, zeroed nor mapped. `None` where there is not as much memory.
+    fn guest_ram(&self, ranges: &[Range<u64>], tables: u64) -> Option<Self::Ram>;
 
     /// A frame of `4096 << order` bytes, zeroed, naturally aligned; `order` is at most 10.
     fn alloc(&self, order: u8) -> Option<HostPhys>;
 
+    /// A frame of 4 KiB, zeroed, for the backend's own data of this CPU, for ever. A CPU asks for at
+    /// most [`CPU_FRAMES`], when it first runs a guest, which may be when guests have been promised
+    /// all memory: a kernel sets these frames aside.
+    fn cpu_frame(&self) -> Option<HostPhys>;
+
     /// Gives a frame back.
     ///
     /// # Safety
-    /// It came from [`Platform::alloc`] with the same order, and neither processor nor host uses
+    /// It came from [`Platform::alloc`] with the same order, or from [`GuestRam::table`] (order
+    /// 0), and neither processor nor host uses
     /// it any more.
     unsafe fn free(&self, at: HostPhys, order: u8);
 

@@ -7,14 +7,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use hypervisor::memory::{Gpa, GuestMemory, HostBlock};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 /// A machine with two CPUs, of which one at a time is used.
 #[derive(Default)]
 pub(crate) struct Board {
-    frames: AtomicUsize,
+    frames: Arc<AtomicUsize>,
     failing: AtomicBool,
     cpu: AtomicU32,
     wishes: AtomicUsize,
@@ -48,7 +48,7 @@ impl Board {
         self.cpu.store(cpu, Ordering::Relaxed);
     }
 
-    /// Whether there is no memory any more.
+    /// Whether there is no memory any more but what was promised.
     pub fn fail(&self, failing: bool) {
         self.failing.store(failing, Ordering::Relaxed);
     }
@@ -58,8 +58,18 @@ fn layout(order: u8) -> Layout {
     Layout::from_size_align(4096 << order, 4096).unwrap()
 }
 
+fn zeroed(frames: &AtomicUsize, order: u8) -> HostPhys {
+    frames.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: not of size 0.
+    HostPhys(unsafe { alloc_zeroed(layout(order)) }.expose_provenance() as u64)
+}
+
 /// RAM in one piece for each range of up to 16 MiB; larger ones are only promised.
 pub(crate) struct Ram {
+    /// The board's frames in use.
+    frames: Arc<AtomicUsize>,
+    /// Tables that were promised and not taken.
+    tables: AtomicU64,
     memory: GuestMemory,
 }
 
@@ -79,6 +89,12 @@ unsafe impl GuestRam for Ram {
         let block = self.memory.blocks().iter().find(|block| block.range().contains(&at.0))?;
         let offset = (at.0 & !4095) - block.range().start;
         Some(Frame { at: HostPhys(block.host().addr() as u64 + offset), order: 0 })
+    }
+
+    fn table(&self) -> Option<HostPhys> {
+        let left = self.tables.load(Ordering::Relaxed).checked_sub(1)?;
+        self.tables.store(left, Ordering::Relaxed);
+        Some(zeroed(&self.frames, 0))
     }
 }
 
@@ -101,7 +117,7 @@ impl Drop for Piece {
 unsafe impl Platform for Board {
     type Ram = Ram;
 
-    fn guest_ram(&self, ranges: &[Range<u64>]) -> Option<Ram> {
+    fn guest_ram(&self, ranges: &[Range<u64>], tables: u64) -> Option<Ram> {
         let mut memory = GuestMemory::new();
         for range in ranges.iter().filter(|range| range.end - range.start <= SMALL) {
             let size = usize::try_from(range.end - range.start).ok()?;
@@ -114,16 +130,19 @@ unsafe impl Platform for Board {
             let block = unsafe { HostBlock::new(gpa, size as u64, host, piece) };
             memory.add(block).ok()?;
         }
-        Some(Ram { memory })
+        let tables = AtomicU64::new(tables);
+        Some(Ram { frames: self.frames.clone(), tables, memory })
     }
 
     fn alloc(&self, order: u8) -> Option<HostPhys> {
         if self.failing.load(Ordering::Relaxed) {
             return None;
         }
-        self.frames.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: not of size 0.
-        Some(HostPhys(unsafe { alloc_zeroed(layout(order)) }.expose_provenance() as u64))
+        Some(zeroed(&self.frames, order))
+    }
+
+    fn cpu_frame(&self) -> Option<HostPhys> {
+        Some(zeroed(&self.frames, 0))
     }
 
     unsafe fn free(&self, at: HostPhys, order: u8) {

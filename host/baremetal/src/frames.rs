@@ -236,22 +236,21 @@ impl Frames {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
-mod tests {
+pub(crate) mod testing {
     use super::*;
     use std::alloc::{Layout, alloc_zeroed, dealloc};
     use std::vec::Vec;
 
     /// Physical memory from CHUNK on, and the allocator over it.
-    struct Machine {
+    pub(crate) struct Machine {
         memory: *mut u8,
         _tables: Vec<u64>,
-        frames: Frames,
+        pub frames: Frames,
         layout: Layout,
     }
 
     impl Machine {
-        fn new(ranges: &[Range<u64>], end: u64) -> Self {
+        pub fn new(ranges: &[Range<u64>], end: u64) -> Self {
             let size = usize::try_from(end - CHUNK).unwrap();
             let layout = Layout::from_size_align(size, 1 << 22).unwrap();
             // SAFETY: not of size 0.
@@ -267,6 +266,13 @@ mod tests {
             }
             Self { memory, _tables: tables, frames, layout }
         }
+
+        /// The allocator, which is not to outlive the machine.
+        pub fn take_frames(&mut self) -> Frames {
+            // SAFETY: an allocator of nothing has no tables.
+            let none = unsafe { Frames::new(self.memory, self.memory, 0) };
+            core::mem::replace(&mut self.frames, none)
+        }
     }
 
     impl Drop for Machine {
@@ -275,6 +281,14 @@ mod tests {
             unsafe { dealloc(self.memory, self.layout) };
         }
     }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use super::testing::Machine;
+    use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn everything_can_be_had_once_and_comes_back_whole() {

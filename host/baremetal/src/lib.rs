@@ -20,6 +20,7 @@ pub mod frames;
 pub mod net;
 pub mod options;
 pub mod paging;
+pub mod pool;
 pub mod rtc;
 pub mod sched;
 pub mod staging;

@@ -123,6 +123,11 @@ impl<T: Tables> PageTables<T> {
         Ok(Self { root, tables })
     }
 
+    /// Where tables come from.
+    pub fn source(&mut self) -> &mut T {
+        &mut self.tables
+    }
+
     /// Physical address of the root.
     pub fn root(&self) -> u64 {
         self.root

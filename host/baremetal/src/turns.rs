@@ -21,10 +21,12 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T: Copy + PartialEq> Turns<T> {
-    /// Whether it is this one's turn; if not, it waits for it from now on.
+    /// Whether it is this one's turn; if not, it waits for it from now on. Where there is no memory
+    /// to note that, it asks again without having waited.
     pub fn ask(&mut self, who: T) -> bool {
         let now = *self.now.get_or_insert(who);
-        if now != who && !self.waiting.contains(&who) {
+        let new = now != who && !self.waiting.contains(&who);
+        if new && self.waiting.try_reserve(1).is_ok() {
             self.waiting.push_back(who);
         }
         now == who

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::tally::Tally;
 use crate::image::{self, Boot, GOOD, GUESTS, PROMPT, Start, Trial, bundle, iso};
-use crate::{paths, unikernel};
+use crate::{paths, test_kernel, unikernel};
 
 /// QEMU's status when the image leaves with a failure.
 const BAD: i32 = GOOD + 2;
@@ -22,7 +22,7 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 17] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
@@ -33,6 +33,7 @@ const TESTS: [Test; 16] = [
     ("a VM that cannot be made is a failure, however the others end", missed),
     ("a guest that never ends leaves others their share and is stopped", endless),
     ("a guest that prints 3 MiB at once leaves others their share and is stopped", loud),
+    ("guests have all memory that they were promised, and the console its words", exhausted),
     ("vCPUs run where they are pinned, and nowhere that is not there", pinned),
     ("guests are kept off CPUs, and nonsense is refused", kept_off),
     ("a part of a disk of the machine is a guest's", real_disk),
@@ -137,18 +138,25 @@ fn prompts(image: &Path) -> Result<()> {
 
 /// A boot module of the unikernels, these descriptions and a small disk.
 fn module(name: &str, configs: &[(&str, &str)]) -> Result<PathBuf> {
+    module_with(name, configs, &[])
+}
+
+/// The same with further files.
+fn module_with(name: &str, configs: &[(&str, &str)], files: &[PathBuf]) -> Result<PathBuf> {
     let folder = paths::work("image")?.join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     for (name, hvt) in configs {
         // Keys of `[vm]` come before a table's; those of `[vm.hvt]` alone may leave its name out.
-        let table = if hvt.contains("[vm.hvt]") { "" } else { "[vm.hvt]" };
-        let vm = format!("[vm]\nname = \"{name}\"\nmemory = \"64M\"\n{table}\n{hvt}\n");
+        let table = if hvt.lines().any(|line| line.starts_with("[vm.")) { "" } else { "[vm.hvt]" };
+        let memory = if hvt.contains("memory = ") { "" } else { "memory = \"64M\"" };
+        let vm = format!("[vm]\nname = \"{name}\"\n{memory}\n{table}\n{hvt}\n");
         fs::write(folder.join(format!("{name}.toml")), vm)?;
     }
     fs::write(folder.join("disk.img"), vec![0; 256 << 10])?;
     let module = folder.with_extension("cpio");
-    fs::write(&module, bundle::make(&[folder, paths::unikernels()])?)?;
+    let all = [&[folder, paths::unikernels()], files].concat();
+    fs::write(&module, bundle::make(&all)?)?;
     Ok(module)
 }
 
@@ -203,6 +211,79 @@ fn loud(image: &Path) -> Result<()> {
     let typed = [("(clock): exit status 0", "stop loud"), ("(loud): stopped", "poweroff")];
     let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
     expect(&boot, Some(0), &["[clock] SUCCESS"])
+}
+
+/// Guests that have all of the machine's memory touch it, sparsely first, while frames wait for one
+/// that does not read; then every command is typed.
+fn exhausted(image: &Path) -> Result<()> {
+    let hostile = |size: &str, program: &str, rest: &str| {
+        format!("memory = \"{size}\"\n[vm.hvt]\nunikernel = \"{program}.hvt\"\nargs = {rest}")
+    };
+    let net = "[\"net-flood\"]\n[[vm.hvt.resources]]\ntype = \"net\"\ninterface = \"lan\"";
+    let flood = hostile("4M", "hostile-net", net);
+    let spin = hostile("4M", "hostile", "[\"spin\"]");
+    let kernel = |kib: u32| format!("memory = \"{kib}K\"\n[vm.type1]\nkernel = \"test-kernel\"");
+    let mut configs: Vec<(String, String)> =
+        ["deaf", "flood", "later"].map(|name| (name.into(), flood.clone())).into();
+    configs.extend([("spin".into(), spin), ("kept".into(), kernel(12 << 10))]);
+    // Halves of what is left, until there is nothing: some of them are refused.
+    let halves = [256, 128, 64, 32, 16, 8, 4].map(|mib| {
+        let name = format!("{mib}M");
+        (name.clone(), hostile(&name, "hostile", "[\"touch-all\"]"))
+    });
+    configs.extend(halves);
+    // Then, in place of one, the largest that is no larger than what is left.
+    let last = (48..64).rev().map(|quarter| (format!("{quarter}q"), kernel(quarter * 256)));
+    configs.extend(last);
+    let named: Vec<_> = configs.iter().map(|(name, text)| (&name[..], &text[..])).collect();
+    let module = module_with("exhausted", &named, &[test_kernel::build()?])?;
+
+    let mut typed: Vec<(&str, String)> = Vec::new();
+    for (name, _) in &configs {
+        if name == "63q" {
+            typed.push((PROMPT, "destroy kept".into()));
+        }
+        typed.push((PROMPT, format!("create {name}")));
+    }
+    let mut type_in = |after, line: &str| typed.push((after, line.into()));
+    type_in(PROMPT, "start spin");
+    type_in("must be runs-on", "start 256M");
+    type_in("(256M): exit status 0", "start 128M");
+    type_in("(128M): exit status 0", "start 64M");
+    type_in("(64M): exit status 0", "start flood");
+    type_in("(flood): exit status 0", "start 32M");
+    for line in ["start 16M", "start 8M", "start 4M"] {
+        type_in(PROMPT, line);
+    }
+    for line in ["help", "list", "configs", "create 4M", "strat", "start \t\x15", "start later"] {
+        type_in(PROMPT, line);
+    }
+    type_in("(later): exit status 0", "attach spin");
+    type_in("Ctrl-] comes back", "\x1d");
+    let lines =
+        ["stats", "stats spin", "modes", "log debug", "stop spin", "start spin", "stop spin"];
+    for line in lines {
+        type_in(PROMPT, line);
+    }
+    for line in ["create 256M", "destroy 256M", "create 256M", "start 256M"] {
+        type_in(PROMPT, line);
+    }
+    type_in("(256M): exit status 0", "poweroff");
+
+    let start = Start::Kernel { image, words: "start=none", module: Some(&module) };
+    let typed: Vec<_> = typed.iter().map(|(after, line)| (*after, &line[..])).collect();
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
+    let parts = [
+        "[256M] touched 126 pages",
+        "48q.toml: this machine has not enough free memory",
+        "did you mean `start`?",
+        "hardware virtual",
+        "hypercalls: puts ",
+        "(spin): stopped",
+    ];
+    expect(&boot, Some(0), &parts)?;
+    ensure!(!boot.text.contains("report it"), "a guest lacked memory:\n{}", boot.text);
+    Ok(())
 }
 
 /// All on the second CPU, though the first has nothing to do.

@@ -121,8 +121,8 @@ pub(crate) fn this<P: Platform>(platform: &P) -> Option<*mut Cpu> {
     if let Some(cpu) = known(platform) {
         return Some(cpu);
     }
-    let cpu = platform.virt(platform.alloc(0)?).cast::<Cpu>();
-    let host_fpu = platform.virt(platform.alloc(0)?);
+    let cpu = platform.virt(platform.cpu_frame()?).cast::<Cpu>();
+    let host_fpu = platform.virt(platform.cpu_frame()?);
     // SAFETY: a frame of zeros, which is a valid `Cpu`, is this CPU's from now on.
     unsafe {
         (*cpu).number = platform.cpu();

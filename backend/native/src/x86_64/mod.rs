@@ -19,4 +19,5 @@ mod vendor;
 mod vm;
 
 pub use cpu::release;
+pub use memory::tables_below_root;
 pub use native::{Native, NativeVcpu, NativeVm};

@@ -402,7 +402,7 @@ mod tests {
 
     fn ram() -> <crate::testing::Board as Platform>::Ram {
         let ranges = core::iter::once(0..0x10_0000).collect::<alloc::vec::Vec<_>>();
-        board().guest_ram(&ranges).unwrap()
+        board().guest_ram(&ranges, 0).unwrap()
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl<P: Platform, V: Vendor<P>> VmHandle<P, V> {
         let backing = backing.ok_or_else(|| {
             let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
             BackendError::new(alloc::format!(
-                "this machine has no {} MiB of memory left for a guest",
+                "this machine has not enough free memory for {} MiB of a guest's RAM and its page \
+                 tables: ask for less, or destroy another VM",
                 bytes.div_ceil(1 << 20)
             ))
         })?;

@@ -98,8 +98,8 @@ fn carry_out(machines: &Arc<Machines>, line: &str) -> Result<(), String> {
 }
 
 fn list(machines: &Machines) {
-    let lines = machines.list();
-    if lines.is_empty() {
+    let mut lines = machines.list().peekable();
+    if lines.peek().is_none() {
         say!("there is no VM: `configs` lists the descriptions, `create` makes one");
     }
     for line in lines {
@@ -150,8 +150,9 @@ fn stats(machines: &Machines, vm: Option<&str>) -> Result<(), String> {
     }
     if only.is_none() {
         say!(
-            "{} MiB free, {} threads, up {} ms",
+            "{} MiB free, {} MiB of them promised to VMs, {} threads, up {} ms",
             memory::free() >> 20,
+            memory::promised() >> 20,
             thread::live(),
             time::now() / 1_000_000
         );

@@ -5,6 +5,7 @@ use crate::cpu::{apic, local};
 use crate::log::{Level, line};
 use crate::{power, trace};
 use core::arch::asm;
+use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,13 +36,21 @@ pub enum Told<'a> {
 
 /// Tells it.
 pub fn tell(what: &Told<'_>) {
-    let line = match what {
-        Told::Status(status) => alloc::format!("status {status}\n"),
-        Told::Failure(text) => alloc::format!("failure {text}\n"),
+    let _ = match what {
+        Told::Status(status) => writeln!(DebugConsole, "status {status}"),
+        Told::Failure(text) => writeln!(DebugConsole, "failure {text}"),
     };
-    for byte in line.bytes() {
-        // SAFETY: no device of a PC is at this port.
-        unsafe { outb(DEBUG_CONSOLE, byte) };
+}
+
+struct DebugConsole;
+
+impl Write for DebugConsole {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            // SAFETY: no device of a PC is at this port.
+            unsafe { outb(DEBUG_CONSOLE, byte) };
+        }
+        Ok(())
     }
 }
 

@@ -1,26 +1,41 @@
 //! What the image lends the native backend.
 
 use crate::cpu::{local, register};
-use crate::memory::{self, guest::Ram};
+use crate::memory::{self, Promise, guest::Ram};
 use crate::{thread, time};
-use backend_native::{HostPhys, Platform};
+use backend_native::{CPU_FRAMES, HostPhys, Platform};
 use core::arch::asm;
 use core::ops::Range;
+use host_baremetal::frames::PAGE;
+use hypervisor::sync::Mutex;
 
 /// This machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine;
 
+/// What the backend will take on each CPU.
+static CPUS: Mutex<Option<Promise>> = Mutex::new(None);
+
+/// Promises the backend what it will take on each CPU. To be called once all are counted.
+pub fn promise_cpus() {
+    *CPUS.lock() = Promise::new(u64::from(local::count()) * CPU_FRAMES * PAGE);
+}
+
 // SAFETY: each call does what it promises, as written beside it.
 unsafe impl Platform for Machine {
     type Ram = Ram;
 
-    fn guest_ram(&self, ranges: &[Range<u64>]) -> Option<Ram> {
-        Ram::new(ranges)
+    fn guest_ram(&self, ranges: &[Range<u64>], tables: u64) -> Option<Ram> {
+        Ram::new(ranges, tables)
     }
 
     fn alloc(&self, order: u8) -> Option<HostPhys> {
         memory::alloc(order).map(HostPhys)
+    }
+
+    fn cpu_frame(&self) -> Option<HostPhys> {
+        let promised = CPUS.lock().as_ref().and_then(|promise| promise.take(0));
+        promised.or_else(|| memory::alloc(0)).map(HostPhys)
     }
 
     unsafe fn free(&self, at: HostPhys, order: u8) {

@@ -75,16 +75,16 @@ fn addresses(_: &Machine) -> bool {
 /// A guest's RAM comes zeroed at its first touch, is the same for host and guest, and goes back.
 fn guest_ram(machine: &Machine) -> bool {
     // What stays: tables of the areas, the heap's first pieces.
-    let first = machine.guest_ram(&[0..4096]);
+    let first = machine.guest_ram(&[0..4096], 0);
     let touched = first.is_some_and(|ram| ram.frame(Gpa(0)).is_some());
     let before = memory::free();
     let end = 5 << 30;
-    if machine.guest_ram(&[0..1 << 40]).is_some() {
+    if machine.guest_ram(&[0..1 << 40], 0).is_some() {
         return false;
     }
     let size = before / 2 / 4096 * 4096;
     let ranges = [0..size - 0x20_0000, end - 0x20_0000..end];
-    let Some(ram) = machine.guest_ram(&ranges) else { return false };
+    let Some(ram) = machine.guest_ram(&ranges, 0) else { return false };
     let untouched = before - memory::free() < 64 << 10;
     let mut good = touched;
     // First touched by the host, then by the guest.
@@ -101,7 +101,7 @@ fn guest_ram(machine: &Machine) -> bool {
         good &= read(machine, frame, at) == index;
     }
     good &= ram.frame(Gpa(size)).is_none() && ram.frame(Gpa(end)).is_none();
-    let two_others = machine.guest_ram(&[0..size]).is_some();
+    let two_others = machine.guest_ram(&[0..size], 0).is_some();
     drop(ram);
     info!("selftest: guest RAM: {} bytes left behind", before - memory::free());
     good && untouched && !two_others && memory::free() == before

@@ -6,7 +6,7 @@
 use crate::cpu::local::{self, Local};
 use crate::cpu::{apic, interrupt};
 use crate::memory::space;
-use crate::memory::stack::Stack;
+use crate::memory::stack::{Promised, Stack};
 use crate::platform::Machine;
 use crate::time;
 use alloc::boxed::Box;
@@ -36,9 +36,22 @@ pub struct Context {
 // SAFETY: the stack pointer leads to the thread's own stack.
 unsafe impl Send for Context {}
 
+/// Stacks for so many threads at once.
+pub fn promise(count: u32) -> Option<Promised> {
+    Promised::new(STACK_ORDER, count)
+}
+
 /// Begins a thread on these CPUs, of which at least one runs. `None` where there is no memory.
 pub fn spawn(on: CpuSet, start: impl FnOnce() + Send + 'static) -> Option<ThreadId> {
-    let stack = Stack::new(STACK_ORDER)?;
+    spawn_with(Stack::new(STACK_ORDER)?, on, start)
+}
+
+/// The same, on a stack that was promised ([`promise`]).
+pub fn spawn_with(
+    stack: Stack,
+    on: CpuSet,
+    start: impl FnOnce() + Send + 'static,
+) -> Option<ThreadId> {
     // What `switch` pops: six registers, and where it returns to.
     let top: *mut usize = core::ptr::with_exposed_provenance_mut(stack.top());
     // SAFETY: the new stack is mapped and nobody's yet. At the first instruction of a function

@@ -53,9 +53,10 @@ impl Outputs {
         Self { sources: BTreeMap::new(), attached: None }
     }
 
-    /// A VM is there.
+    /// A VM is there. What it prints needs no more memory.
     pub fn add(&mut self, vm: u32, name: &str) {
-        self.sources.insert(vm, Source { name: name.into(), line: Vec::new() });
+        let line = Vec::with_capacity(MAX_LINE);
+        self.sources.insert(vm, Source { name: name.into(), line });
     }
 
     /// A VM has ended or is gone: shows what is left of its last line.

@@ -1,6 +1,7 @@
 //! Networks between guests: a learning switch, and ports with queues.
 
 pub mod port;
+pub mod ring;
 pub mod switch;
 
 /// A hardware address.

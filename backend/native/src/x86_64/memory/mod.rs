@@ -7,6 +7,7 @@ mod tables;
 
 pub(crate) use format::{Format, Npt};
 pub(crate) use ram::{Access, Backing, Found};
+pub use tables::tables_below_root;
 pub(crate) use tables::{END, Leaf, Tables};
 
 /// A page.

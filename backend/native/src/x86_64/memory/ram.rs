@@ -1,7 +1,7 @@
 //! RAM of one guest, what the guest may do with each page of it, and how a second-level fault is
 //! answered: by a mapping, or by what kind of access it was.
 
-use super::tables::END;
+use super::tables::{END, tables_below_root};
 use super::{Format, Leaf, PAGE, Tables};
 use crate::{Frame, GuestRam, HostPhys, Platform};
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub(crate) enum Found {
     Denied,
     /// No RAM: a device, or nothing.
     Device,
-    /// RAM, but the host has no memory left.
+    /// RAM, but the host has not kept its promise of memory.
     Exhausted,
 }
 
@@ -62,8 +62,11 @@ impl<P: Platform, F: Format> Backing<P, F> {
         usual: Perms,
         largest: u8,
     ) -> Option<Self> {
-        let ram = platform.guest_ram(ranges)?;
-        let tables = Tables::new(platform)?;
+        // The root, and what is below it at worst: a guest that touches its memory sparsely needs
+        // a table for every 2 MiB.
+        let tables = 1 + tables_below_root(ranges.iter().cloned());
+        let ram = platform.guest_ram(ranges, tables)?;
+        let tables = Tables::new(platform, ram.table()?);
         let root = tables.root();
         let ranges = ranges.to_vec();
         Some(Self {
@@ -147,7 +150,7 @@ impl<P: Platform, F: Format> Backing<P, F> {
         }
         let Some(frame) = self.ram.frame(Gpa(gpa)) else { return Found::Exhausted };
         let leaf = self.leaf(gpa, frame, perms, &stretch);
-        if self.tables.lock().map(leaf) { Found::Mapped } else { Found::Exhausted }
+        if self.tables.lock().map(leaf, &self.ram) { Found::Mapped } else { Found::Exhausted }
     }
 
     /// The largest leaf for an address: no larger than its frame, and alike all over.

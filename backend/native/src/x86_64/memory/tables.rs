@@ -7,8 +7,9 @@
 #![allow(unsafe_code)]
 
 use super::{Format, PAGE};
-use crate::{HostPhys, Platform};
+use crate::{GuestRam, HostPhys, Platform};
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypervisor::memory::Perms;
 
@@ -32,6 +33,23 @@ pub(crate) struct Leaf {
     pub perms: Perms,
 }
 
+/// The most page tables below a root that page-aligned, ascending, disjoint ranges of addresses can
+/// need: as if each page of them were mapped by itself.
+pub fn tables_below_root(ranges: impl Iterator<Item = Range<u64>> + Clone) -> u64 {
+    let spans = (1..LEVELS).map(|level| 12 + 9 * level);
+    let count = |shift: u32| {
+        // The first span that was not counted yet.
+        let mut next = 0;
+        ranges.clone().filter(|range| !range.is_empty()).fold(0, |sum, range| {
+            let end = ((range.end - 1) >> shift) + 1;
+            let start = (range.start >> shift).max(next);
+            next = end;
+            sum + end.saturating_sub(start)
+        })
+    };
+    spans.map(count).sum()
+}
+
 /// One guest's tables.
 pub(crate) struct Tables<P: Platform, F: Format> {
     platform: &'static P,
@@ -40,9 +58,9 @@ pub(crate) struct Tables<P: Platform, F: Format> {
 }
 
 impl<P: Platform, F: Format> Tables<P, F> {
-    /// Tables that map nothing; `None` where there is no memory.
-    pub fn new(platform: &'static P) -> Option<Self> {
-        Some(Self { platform, root: platform.alloc(0)?, format: PhantomData })
+    /// Tables that map nothing, over this frame of zeros ([`GuestRam::table`]).
+    pub fn new(platform: &'static P, root: HostPhys) -> Self {
+        Self { platform, root, format: PhantomData }
     }
 
     /// Where the processor finds them.
@@ -51,15 +69,15 @@ impl<P: Platform, F: Format> Tables<P, F> {
     }
 
     /// Maps a piece where nothing is mapped, or the same by another vCPU meanwhile; what is there
-    /// stays. `false` where there is no memory for tables.
-    pub fn map(&mut self, leaf: Leaf) -> bool {
+    /// stays. Tables come from `ram`; `false` where it has none left.
+    pub fn map(&mut self, leaf: Leaf, ram: &P::Ram) -> bool {
         let last = u32::from(leaf.order) / 9;
         let mut table = self.root;
         for level in (last + 1..LEVELS).rev() {
             let entry = self.entry(table, leaf.gpa, level);
             let mut value = entry.load(Ordering::Relaxed);
             if !F::is_present(value) {
-                let Some(new) = self.platform.alloc(0) else { return false };
+                let Some(new) = ram.table() else { return false };
                 value = F::table(new.0);
                 // A new table is zeros before the processor can find it.
                 entry.store(value, Ordering::Release);
@@ -93,7 +111,7 @@ impl<P: Platform, F: Format> Tables<P, F> {
                 self.free(HostPhys(F::address(value)), level - 1);
             }
         }
-        // SAFETY: from `alloc` with this order; the guest is gone, and every CPU that has run it
+        // SAFETY: from `GuestRam::table`; the guest is gone, and every CPU that has run it
         // gets a new ASID for whoever it runs next.
         unsafe { self.platform.free(table, 0) };
     }
@@ -106,6 +124,7 @@ impl<P: Platform, F: Format> Drop for Tables<P, F> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::testing::{Board, board};
@@ -113,6 +132,12 @@ mod tests {
 
     fn leaf(gpa: u64, at: u64, order: u8, count: u64) -> Leaf {
         Leaf { gpa, at: HostPhys(at), order, count, perms: Perms::all() }
+    }
+
+    /// Tables, and RAM with room for so many below the root.
+    fn tables(board: &'static Board, below: u64) -> (Tables<Board, Npt>, <Board as Platform>::Ram) {
+        let ram = board.guest_ram(&[], 1 + below).unwrap();
+        (Tables::new(board, ram.table().unwrap()), ram)
     }
 
     /// What the processor would find.
@@ -136,11 +161,11 @@ mod tests {
     fn pieces_of_every_size_are_found_and_frames_go_back() {
         let board = board();
         let before = board.frames();
-        let mut tables = Tables::<_, Npt>::new(board).unwrap();
-        assert!(tables.map(leaf(0x1000, 0x7000, 0, 1)));
-        assert!(tables.map(leaf(0x1_0000, 0x10_0000, 0, 16)));
-        assert!(tables.map(leaf(0x20_0000, 0x4000_0000, 9, 1)));
-        assert!(tables.map(leaf(1 << 30, 2 << 30, 18, 1)));
+        let (mut tables, ram) = tables(board, 9);
+        assert!(tables.map(leaf(0x1000, 0x7000, 0, 1), &ram));
+        assert!(tables.map(leaf(0x1_0000, 0x10_0000, 0, 16), &ram));
+        assert!(tables.map(leaf(0x20_0000, 0x4000_0000, 9, 1), &ram));
+        assert!(tables.map(leaf(1 << 30, 2 << 30, 18, 1), &ram));
         assert_eq!(find(&tables, 0x1234), Some(0x7234));
         assert_eq!(find(&tables, 0x0fff), None);
         assert_eq!(find(&tables, 0x2000), None);
@@ -155,21 +180,44 @@ mod tests {
     #[test]
     fn what_is_mapped_stays_as_it_is() {
         let board = board();
-        let mut tables = Tables::<_, Npt>::new(board).unwrap();
-        assert!(tables.map(leaf(0x20_0000, 0x4000_0000, 9, 1)));
-        assert!(tables.map(leaf(0x20_1000, 0x7000, 0, 1)));
-        assert!(tables.map(leaf(0x20_0000, 0x8000_0000, 9, 1)));
+        let (mut tables, ram) = tables(board, 9);
+        assert!(tables.map(leaf(0x20_0000, 0x4000_0000, 9, 1), &ram));
+        assert!(tables.map(leaf(0x20_1000, 0x7000, 0, 1), &ram));
+        assert!(tables.map(leaf(0x20_0000, 0x8000_0000, 9, 1), &ram));
         assert_eq!(find(&tables, 0x20_1000), Some(0x4000_1000));
     }
 
     #[test]
-    fn without_memory_nothing_is_mapped() {
+    fn tables_are_counted_for_the_worst_case() {
+        let most = |ranges: &[Range<u64>]| tables_below_root(ranges.iter().cloned());
+        assert_eq!(most(&[]), 0);
+        assert_eq!(most(&[0..PAGE]), 3);
+        assert_eq!(most(&[0..2 << 20]), 3);
+        assert_eq!(most(&[0..(2 << 20) + PAGE]), 4);
+        assert_eq!(most(&[0..1 << 30]), 512 + 1 + 1);
+        assert_eq!(most(&[0..PAGE, 0x10_0000..0x20_1000]), 4, "one table has two ranges");
+        assert_eq!(most(&[0..3 << 30, 4 << 30..5 << 30]), 4 * 512 + 4 + 1);
+        assert_eq!(most(&[(512 << 30) - PAGE..(512 << 30) + PAGE]), 6);
+        assert_eq!(most(&[END - PAGE..END]), 3);
+    }
+
+    /// One page in every 2 MiB, in two ranges, with no memory but what was promised.
+    #[test]
+    fn a_guest_that_touches_sparsely_has_all_its_tables() {
         let board = board();
-        let mut tables = Tables::<_, Npt>::new(board).unwrap();
+        let ranges = [0..PAGE, 6 << 20..(1 << 30) + (8 << 20), 4 << 30..(4 << 30) + (64 << 20)];
+        let most = tables_below_root(ranges.iter().cloned());
+        let (mut tables, ram) = tables(board, most);
         board.fail(true);
-        assert!(!tables.map(leaf(0x1000, 0x7000, 0, 1)));
+        for range in &ranges {
+            for gpa in (range.start..range.end).step_by(2 << 20) {
+                assert!(tables.map(leaf(gpa, 0x7000, 0, 1), &ram), "{gpa:#x}");
+                assert_eq!(find(&tables, gpa), Some(0x7000));
+            }
+        }
+        // There was one table for each, and the directories above them, and no more.
+        assert_eq!(ram.table(), None);
+        assert!(!tables.map(leaf(8 << 30, 0x7000, 0, 1), &ram));
         board.fail(false);
-        assert!(tables.map(leaf(0x1000, 0x7000, 0, 1)));
-        assert_eq!(find(&tables, 0x1000), Some(0x7000));
     }
 }

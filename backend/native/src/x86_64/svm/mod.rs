@@ -168,7 +168,8 @@ impl<P: Platform> Vendor<P> for Svm<P> {
     }
 
     fn enable(shared: &Shared<P>, cpu: &mut Cpu) -> bool {
-        let (Some(save), Some(host)) = (shared.platform.alloc(0), shared.platform.alloc(0)) else {
+        let frame = || shared.platform.cpu_frame();
+        let (Some(save), Some(host)) = (frame(), frame()) else {
             return false;
         };
         cpu.host_vmcb = host;

@@ -267,7 +267,8 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         match self.vm.backing.fault(gpa, access) {
             Found::Mapped => Ok(None),
             Found::Exhausted => Err(BackendError::new(alloc::format!(
-                "this machine has no memory left for the guest's address {gpa:#x}"
+                "the memory that was promised for the guest's address {gpa:#x} is not there: please \
+                 report it"
             ))),
             Found::Denied if self.vm.kind == Kind::Unikernel || access != Access::Write => {
                 fault(&self.v)

@@ -7,12 +7,12 @@ use super::transport::Transport;
 use crate::log::warning;
 use crate::{memory, thread, time};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use host_baremetal::cpus::CpuSet;
 use host_baremetal::net::MAX_FRAME;
+use host_baremetal::net::ring::Ring;
 use host_baremetal::net::switch::{PortId, Sink, Switch};
 use host_baremetal::sched::ThreadId;
 use hypervisor::sync::Mutex;
@@ -22,8 +22,6 @@ use virtio_drivers::device::net::VirtIONetRaw;
 const QUEUE: usize = 64;
 /// Bytes of a buffer: header and frame. Two lie in a page.
 const BUFFER: usize = 2048;
-/// Frames that wait to be sent.
-const DEPTH: usize = 256;
 /// How often a device that does not interrupt is looked at, in nanoseconds, and another in case.
 const ASK: u64 = 1_000_000;
 const LOOK: u64 = 1_000_000_000;
@@ -54,22 +52,16 @@ impl fmt::Display for Address {
 
 /// Frames on their way from the switch to the device.
 struct Outgoing {
-    frames: Mutex<VecDeque<Vec<u8>>>,
+    frames: Mutex<Ring>,
     thread: Mutex<Option<ThreadId>>,
 }
 
 impl Sink for Outgoing {
     fn deliver(&self, frame: &[u8]) {
-        let mut frames = self.frames.lock();
-        let mut copy = Vec::new();
-        let room = frames.len() < DEPTH && frames.try_reserve(1).is_ok();
-        // Without room or memory the frame is lost, as on any wire.
-        if !room || copy.try_reserve_exact(frame.len()).is_err() {
+        let pushed = self.frames.lock().push(frame);
+        if !pushed {
             return;
         }
-        copy.extend_from_slice(frame);
-        frames.push_back(copy);
-        drop(frames);
         if let Some(id) = *self.thread.lock() {
             thread::unpark(id);
         }
@@ -108,7 +100,11 @@ impl Nic {
 
     /// Makes it a switch's uplink.
     pub fn connect(self: Box<Self>, switch: Arc<Switch>) {
-        let outgoing = Arc::new(Outgoing { frames: Mutex::default(), thread: Mutex::default() });
+        let Some(frames) = Ring::new() else {
+            warning!("no memory for a network's queue");
+            return;
+        };
+        let outgoing = Arc::new(Outgoing { frames: Mutex::new(frames), thread: Mutex::default() });
         let Some(port) = switch.connect(None, outgoing.clone()) else { return };
         let for_thread = outgoing.clone();
         let spawned = thread::spawn(CpuSet::ALL, move || self.run(&switch, port, &for_thread));
@@ -178,8 +174,9 @@ impl Nic {
             any = true;
         }
         while self.driver.can_send() && !self.free.is_empty() {
-            let Some(frame) = outgoing.frames.lock().pop_front() else { break };
-            any |= self.send_one(&frame).is_some();
+            let mut frame = [0; MAX_FRAME];
+            let Some(length) = outgoing.frames.lock().pop(&mut frame) else { break };
+            any |= self.send_one(&frame[..length]).is_some();
         }
         any
     }

@@ -3,18 +3,19 @@
 //! The host sees a guest's RAM in a window of addresses of its own, where a page fault makes what
 //! is missing. The window's page tables are also the record of which frames the guest has.
 //!
-//! Memory is promised when a guest is made, so a touch never fails: a guest that does not fit is
-//! refused at once, and nothing else takes what is promised.
+//! All memory is promised when a guest is made, its RAM and at worst a page table for every 2 MiB
+//! of it, here and in the backend. So a touch never fails: a guest that does not fit is refused at
+//! once, and nothing else takes what is promised.
 
-use super::{alloc_promised, promise, space, take_back};
+use super::{Promise, space};
 use crate::cpu::register;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use backend_native::{Frame, GuestRam, HostPhys};
+use backend_native::{Frame, GuestRam, HostPhys, tables_below_root};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use host_baremetal::paging::Size;
+use host_baremetal::frames::PAGE;
 use host_baremetal::windows::{UNIT, Windows};
 use hypervisor::memory::{Gpa, GuestMemory, HostBlock};
 use hypervisor::sync::Mutex;
@@ -37,11 +38,9 @@ struct Inner {
     /// Where guest-physical address 0 appears.
     base: u64,
     ranges: Vec<Range<u64>>,
-    /// Promised bytes that were not taken yet.
-    left: AtomicU64,
+    /// All that this guest may still take.
+    promise: Arc<Promise>,
     touches: AtomicU64,
-    /// Promised for the window's tables.
-    overhead: u64,
 }
 
 /// One guest's RAM.
@@ -51,25 +50,19 @@ pub struct Ram {
 }
 
 impl Ram {
-    /// RAM at these guest-physical ranges. `None` where there is not as much free memory.
-    pub fn new(ranges: &[Range<u64>]) -> Option<Self> {
+    /// RAM at these guest-physical ranges, and so many frames for the backend's tables. `None` where
+    /// there is not as much free memory.
+    pub fn new(ranges: &[Range<u64>], tables: u64) -> Option<Self> {
         let end = ranges.iter().map(|range| range.end).max()?;
-        let size = ranges.iter().map(|range| range.end - range.start).sum();
-        let overhead = overhead(end);
-        if !promise(size + overhead) {
-            return None;
-        }
-        let Some(base) = window(end) else {
-            take_back(size + overhead);
-            return None;
-        };
-        let inner = Arc::new(Inner {
-            base,
-            ranges: ranges.to_vec(),
-            left: AtomicU64::new(size),
-            touches: AtomicU64::new(0),
-            overhead,
-        });
+        let size: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        // Wherever the window will be, one of these is as many tables: it begins at a multiple of
+        // what a directory maps, and may cross once more what the table above that maps.
+        let own = 1 + tables_below_root(ranges.iter().cloned());
+        let bytes = tables.checked_add(own)?.checked_mul(PAGE)?.checked_add(size)?;
+        let promise = Arc::new(Promise::new(bytes)?);
+        let base = window(end)?;
+        let inner =
+            Arc::new(Inner { base, ranges: ranges.to_vec(), promise, touches: AtomicU64::new(0) });
         let mut memory = GuestMemory::new();
         for range in ranges {
             let place = usize::try_from(base + range.start).ok()?;
@@ -94,12 +87,6 @@ fn window(size: u64) -> Option<u64> {
         space::flush_everywhere();
     }
     base
-}
-
-/// What the tables of a window take at most.
-fn overhead(end: u64) -> u64 {
-    let last = end.div_ceil(Size::Large.bytes()) * 4096;
-    last + (end.div_ceil(Size::Huge.bytes()) + 2) * 4096
 }
 
 impl Inner {
@@ -135,9 +122,8 @@ impl Inner {
             if !inside || !space.is_empty(self.base + start, order) {
                 continue;
             }
-            let Some(frame) = alloc_promised(order) else { continue };
-            self.left.fetch_sub(size, Ordering::Relaxed);
-            space.map(self.base + start, frame, size);
+            let Some(frame) = self.promise.take(order) else { continue };
+            space.map(self.base + start, frame, size, &self.promise)?;
             return Some((frame, order));
         }
         None
@@ -158,15 +144,18 @@ unsafe impl GuestRam for Ram {
         let (frame, order) = self.inner.frame(at.0)?;
         Some(Frame { at: HostPhys(frame), order })
     }
+
+    fn table(&self) -> Option<HostPhys> {
+        self.inner.promise.take(0).map(HostPhys)
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let Self { base, ref ranges, ref left, overhead, .. } = *self;
+        let Self { base, ref ranges, .. } = *self;
         GUESTS.lock().remove(&base);
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         space::unmap_window(base..base + end.next_multiple_of(UNIT));
-        take_back(left.load(Ordering::Relaxed) + overhead);
         WINDOWS.lock().give_back(base, end);
     }
 }

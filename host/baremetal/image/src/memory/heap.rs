@@ -1,7 +1,11 @@
-//! The heap: talc over frames. It grows by 64 KiB, or by what is asked for, and fails where there
-//! are no frames left.
+//! The heap: talc over frames. It grows by 64 KiB, or by what is asked for, at worst out of what is
+//! kept and set aside for it ([`host_baremetal::pool`]).
+//!
+//! An allocation that fails ends the machine wherever Rust's collections do not ask first. So what a
+//! running guest makes the host allocate is bounded, and was allocated, promised or kept when its VM
+//! was made; and nothing is made without room for what its making allocates.
 
-use super::{alloc_raw, window};
+use super::{alloc_for_heap, window};
 use core::alloc::Layout;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lock_api::{GuardSend, RawMutex};
@@ -10,7 +14,7 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
-/// What the heap grows by at least: a frame of this order.
+/// What the heap grows by where it can: a frame of this order.
 const GROWTH: u8 = 4;
 /// The largest frame that there is.
 const LARGEST: u8 = 10;
@@ -52,8 +56,8 @@ unsafe impl Source for FromFrames {
         let first = talc::min_first_heap_layout::<B>().size();
         // talc's own headers and alignment.
         let needed = layout.size() + layout.align() + first + 64;
-        let order = (GROWTH..=LARGEST).find(|order| 4096 << order >= needed).ok_or(())?;
-        let at = alloc_raw(order).ok_or(())?;
+        let order = (0..=LARGEST).find(|order| 4096 << order >= needed).ok_or(())?;
+        let (at, order) = alloc_for_heap(order.max(GROWTH), order).ok_or(())?;
         // SAFETY: the frame is the heap's from now on.
         unsafe { talc.claim(window(at), 4096 << order) }.map(drop).ok_or(())
     }

@@ -7,8 +7,10 @@ pub mod stack;
 
 use crate::trace;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 use host_baremetal::boot::{BootInfo, RegionKind};
 use host_baremetal::frames::{Frames, MAX_ORDER, PAGE};
+use host_baremetal::pool::Pool;
 use hypervisor::sync::Mutex;
 
 /// Where physical address 0 appears.
@@ -20,16 +22,15 @@ const LOW: u64 = 1 << 20;
 /// Where the image is linked, above where it lies.
 const IMAGE_OFFSET: usize = 0xffff_ffff_8000_0000;
 
-struct Pool {
-    frames: Option<Frames>,
-    /// Bytes that guests will have when they touch them.
-    promised: u64,
-    /// Bytes of RAM that nobody else had when this program began, itself included.
-    given: u64,
-}
-
 /// A leaf lock.
-static POOL: Mutex<Pool> = Mutex::new(Pool { frames: None, promised: 0, given: 0 });
+static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+/// Bytes of RAM that nobody else had when this program began, itself included.
+static GIVEN: AtomicU64 = AtomicU64::new(0);
+
+/// Does something with the frames.
+fn with<T>(work: impl FnOnce(&mut Pool) -> Option<T>) -> Option<T> {
+    POOL.lock().as_mut().and_then(work)
+}
 
 unsafe extern "C" {
     static image_start: u8;
@@ -64,10 +65,8 @@ pub fn init(boot: &mut BootInfo) {
     assert!(room, "too many boot modules");
     // SAFETY: free RAM, which is not added below; `boot.s` maps it, and so does `space`.
     let frames = unsafe { Frames::new(window(0), window(tables.start), end) };
-    {
-        let mut pool = POOL.lock();
-        (pool.frames, pool.given) = (Some(frames), given);
-    }
+    *POOL.lock() = Some(Pool::new(frames));
+    GIVEN.store(given, Ordering::Relaxed);
     add(boot, &taken, LOW..BOOT_MAPPED);
     for module in boot.modules.iter_mut().filter(|module| module.start < LOW) {
         let Some(moved) = move_up(module) else { panic!("no RAM for a boot module") };
@@ -124,10 +123,11 @@ fn place_for_tables(boot: &BootInfo, taken: &[Range<u64>], size: u64) -> Range<u
 
 /// Adds free RAM inside of `limits`.
 fn add(boot: &BootInfo, taken: &[Range<u64>], limits: Range<u64>) {
-    let mut pool = POOL.lock();
-    let Some(frames) = pool.frames.as_mut() else { return };
-    // SAFETY: RAM that is free, and mapped at the window.
-    each_free(boot, taken, limits, &mut |free| unsafe { frames.add(free) });
+    let _ = with(|pool| {
+        // SAFETY: RAM that is free, and mapped at the window.
+        each_free(boot, taken, limits, &mut |free| unsafe { pool.frames().add(free) });
+        Some(())
+    });
 }
 
 fn each_free(
@@ -142,47 +142,35 @@ fn each_free(
     }
 }
 
-/// Free bytes.
+/// Free bytes: nobody has taken them. They may be promised.
 pub fn free() -> u64 {
-    POOL.lock().frames.as_ref().map_or(0, Frames::free_bytes)
+    with(|pool| Some(pool.untaken())).unwrap_or(0)
+}
+
+/// Bytes that guests will take when they touch their memory.
+pub fn promised() -> u64 {
+    with(|pool| Some(pool.promised())).unwrap_or(0)
 }
 
 /// Bytes in use: the image, its tables, its heap, and what guests have touched.
 pub fn in_use() -> u64 {
-    let pool = POOL.lock();
-    pool.given.saturating_sub(pool.frames.as_ref().map_or(0, Frames::free_bytes))
+    GIVEN.load(Ordering::Relaxed).saturating_sub(free())
 }
 
-/// A frame with garbage in it. What is promised to guests is not taken.
+/// Whether there are so many bytes to make something new of, besides all that is promised, kept and
+/// set aside ([`host_baremetal::pool`]).
+pub fn has_room(bytes: u64) -> bool {
+    with(|pool| Some(pool.has_room(bytes))).unwrap_or(false)
+}
+
+/// A frame with garbage in it, for something new.
 pub fn alloc_raw(order: u8) -> Option<u64> {
-    let mut pool = POOL.lock();
-    let promised = pool.promised;
-    let frames = pool.frames.as_mut()?;
-    let size = 4096u64 << order.min(MAX_ORDER);
-    if frames.free_bytes().saturating_sub(promised) < size {
-        return None;
-    }
-    frames.alloc(order)
+    with(|pool| pool.alloc(order))
 }
 
-/// A frame of zeros. What is promised to guests is not taken.
+/// A frame of zeros, for something new.
 pub fn alloc(order: u8) -> Option<u64> {
     zeroed(alloc_raw(order)?, order)
-}
-
-/// A frame of zeros, out of what is promised to who asks.
-pub fn alloc_promised(order: u8) -> Option<u64> {
-    let mut pool = POOL.lock();
-    let at = pool.frames.as_mut()?.alloc(order)?;
-    pool.promised = pool.promised.saturating_sub(4096 << order);
-    drop(pool);
-    zeroed(at, order)
-}
-
-/// A frame of zeros for the image's own page tables, whose room was promised with what they map.
-fn alloc_table() -> Option<u64> {
-    let at = POOL.lock().frames.as_mut()?.alloc(0)?;
-    zeroed(at, 0)
 }
 
 fn zeroed(at: u64, order: u8) -> Option<u64> {
@@ -191,19 +179,65 @@ fn zeroed(at: u64, order: u8) -> Option<u64> {
     Some(at)
 }
 
-/// Promises so many bytes, if there are as many.
-pub fn promise(bytes: u64) -> bool {
-    let mut pool = POOL.lock();
-    let free = pool.frames.as_ref().map_or(0, Frames::free_bytes);
-    let promised = pool.promised.checked_add(bytes).filter(|sum| *sum <= free);
-    pool.promised = promised.unwrap_or(pool.promised);
-    promised.is_some()
+/// A frame for the heap, and its order: the one that it likes, or at least the one that it needs.
+fn alloc_for_heap(liked: u8, needed: u8) -> Option<(u64, u8)> {
+    with(|pool| pool.alloc_for_heap(liked, needed))
 }
 
-/// Takes back what was promised and not taken.
-pub fn take_back(bytes: u64) {
-    let mut pool = POOL.lock();
-    pool.promised = pool.promised.saturating_sub(bytes);
+/// Bytes that nobody but the holder takes.
+pub struct Promise {
+    /// Those that were not taken yet.
+    left: AtomicU64,
+}
+
+impl Promise {
+    /// A promise of so many bytes, if there are as many. It costs nothing but the count.
+    pub fn new(bytes: u64) -> Option<Self> {
+        let promised = with(|pool| Some(pool.promise(bytes))).unwrap_or(false);
+        promised.then(|| Self { left: AtomicU64::new(bytes) })
+    }
+
+    /// A frame of zeros. It does not fail for order 0 while there is enough left.
+    pub fn take(&self, order: u8) -> Option<u64> {
+        let size = PAGE << order;
+        let less = |left: u64| left.checked_sub(size);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        let at = with(|pool| pool.alloc_promised(order));
+        if at.is_none() {
+            self.left.fetch_add(size, Ordering::Relaxed);
+        }
+        zeroed(at?, order)
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let left = self.left.load(Ordering::Relaxed);
+        let _ = with(|pool| {
+            pool.take_back(left);
+            Some(())
+        });
+    }
+}
+
+/// Bytes that are kept for the heap while this lives.
+pub struct Kept(u64);
+
+impl Kept {
+    /// Keeps so many bytes for the heap, if there are as many.
+    pub fn new(bytes: u64) -> Option<Self> {
+        let kept = with(|pool| Some(pool.keep(bytes))).unwrap_or(false);
+        kept.then_some(Self(bytes))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = with(|pool| {
+            pool.keep_no_more(self.0);
+            Some(())
+        });
+    }
 }
 
 /// Gives a frame back.
@@ -212,10 +246,11 @@ pub fn take_back(bytes: u64) {
 /// It came from here with this order, or is a frame within one that did, and nobody uses it any
 /// more.
 pub unsafe fn release(at: u64, order: u8) {
-    if let Some(frames) = POOL.lock().frames.as_mut() {
+    let _ = with(|pool| {
         // SAFETY: as the caller promises.
-        unsafe { frames.free(at, order) };
-    }
+        unsafe { pool.free(at, order) };
+        Some(())
+    });
 }
 
 /// Zeroes memory by the processor's string store.

@@ -10,10 +10,11 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
-use super::{IMAGE_OFFSET, LOW, WINDOW, alloc_raw, alloc_table, release, window};
+use super::{IMAGE_OFFSET, LOW, Promise, WINDOW, alloc as alloc_frame, alloc_raw, release, window};
 use crate::cpu::local::Local;
 use crate::cpu::register::{cr3, flush_page, set_cr3};
 use crate::trace;
+use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use host_baremetal::boot::BootInfo;
@@ -35,12 +36,18 @@ unsafe extern "C" {
 }
 
 /// Page tables in frames.
-struct FromFrames;
+struct FromFrames {
+    /// Whose promise they are taken from, while a guest's window is mapped.
+    promise: Option<Arc<Promise>>,
+}
 
 // SAFETY: frames are zeroed, ours alone, and reached through the window.
 unsafe impl Tables for FromFrames {
     fn alloc(&mut self) -> Option<u64> {
-        alloc_table()
+        match &self.promise {
+            Some(promise) => promise.take(0),
+            None => alloc_frame(0),
+        }
     }
 
     fn release(&mut self, table: u64) {
@@ -72,7 +79,7 @@ pub fn init(boot: &BootInfo, image: &Range<u64>) {
 }
 
 fn build(boot: &BootInfo, image: &Range<u64>) -> Result<Space, NoMemory> {
-    let mut tables = PageTables::new(FromFrames)?;
+    let mut tables = PageTables::new(FromFrames { promise: None })?;
     let mut result = Ok(());
     for range in boot.to_map(LOW) {
         BootInfo::without(range, core::slice::from_ref(image), &mut |part| {
@@ -136,10 +143,13 @@ impl Access<'_> {
         self.0.tables.is_empty(at..at + (PAGE << order))
     }
 
-    /// Maps data.
-    pub fn map(&mut self, at: u64, to: u64, size: u64) {
-        // The room for tables was promised.
-        let _ = self.0.tables.map(at..at + size, to, Rights::DATA, Size::Large);
+    /// Maps data; tables for it are taken from a promise. `None` where that is not enough.
+    pub fn map(&mut self, at: u64, to: u64, size: u64, promise: &Arc<Promise>) -> Option<()> {
+        let tables = &mut self.0.tables;
+        tables.source().promise = Some(promise.clone());
+        let mapped = tables.map(at..at + size, to, Rights::DATA, Size::Large);
+        tables.source().promise = None;
+        mapped.ok()
     }
 }
 

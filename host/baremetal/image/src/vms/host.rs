@@ -74,11 +74,7 @@ impl Machine {
             let identity = self.devices().lock().identity;
             stable_mac(&identity, vm, index)
         });
-        let taken = HostError::new(
-            HostErrorKind::Denied,
-            "another VM on this network has that hardware address: choose another",
-        );
-        let port = Port::connect(self.switch(name)?, mac, waker).ok_or(taken)?;
+        let port = Port::connect(self.switch(name)?, mac, waker)?;
         if trusted {
             port.trust();
         }

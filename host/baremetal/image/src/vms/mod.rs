@@ -12,6 +12,8 @@ pub use files::Files;
 use crate::cpu::local;
 use crate::end::{self, Told};
 use crate::log::{self, Level};
+use crate::memory::Kept;
+use crate::memory::stack::{Promised, Stack};
 use crate::scheduled::Scheduled;
 use crate::{memory, smp, terminal, thread, time};
 use alloc::boxed::Box;
@@ -22,6 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use backend_native::Native;
 use clock::MachineClock;
+use core::ops::Bound;
 use host::{Host, Machine};
 use host_baremetal::cpus::{CpuSet, GuestCpus};
 use host_baremetal::sched::ThreadId;
@@ -37,6 +40,8 @@ use hypervisor::vm::{Limits, VmId};
 const MOST: u32 = 4096;
 /// How often [`Machines::wait`] looks, in nanoseconds.
 const LOOK: u64 = 1_000_000;
+/// How long a stack is waited for, in nanoseconds.
+const STACK_PATIENCE: u64 = 1_000_000_000;
 /// How the name of a description ends.
 const CONFIG: &str = ".toml";
 
@@ -59,12 +64,16 @@ type WhenIdle = Box<dyn FnOnce(bool) + Send>;
 /// What is kept of a VM here.
 struct Entry {
     name: String,
-    /// vCPUs that do not run.
+    /// vCPUs that do not run. It has room for all.
     vcpus: Vec<Box<dyn Vcpu>>,
     /// The CPU of each vCPU; empty if they run wherever there is room.
     cpus: Vec<u32>,
-    /// The threads of its vCPUs, by their numbers, since its last start.
+    /// The threads of its vCPUs, by their numbers, since its last start. It has room for all.
     threads: Vec<(u32, ThreadId)>,
+    /// The stacks of those threads.
+    stacks: Arc<Promised>,
+    /// What the host will need for it.
+    _kept: Kept,
     running: u32,
     /// None runs any more, and the person has not been told yet.
     telling: bool,
@@ -73,11 +82,38 @@ struct Entry {
     good: bool,
 }
 
+/// What making a VM allocates from the heap at most, without its vCPUs: with its devices, tables for
+/// its firmware and a description. Stacks, frames and network queues are asked for by themselves.
+const VM_ROOM: u64 = 512 << 10;
+/// The same for a vCPU, with all rows of its CPUID.
+const VCPU_ROOM: u64 = 64 << 10;
+/// The same for a byte of a description: it is read into a tree.
+const TEXT_ROOM: u64 = 64;
+/// What is kept for the host's words about a VM, and for what it allocates to start, run and reset
+/// one.
+const VM_KEPT: u64 = 16 << 10;
+/// The same for a vCPU: what its thread begins with, and what is under way in its devices.
+const VCPU_KEPT: u64 = 4 << 10;
+/// Why no VM is made.
+const FULL: &str = "this machine has not enough free memory to make another VM: destroy one first";
+
 /// Where an emulator that counts instructions begins to count a VM's making; nothing elsewhere
 /// (docs/benchmarks.md).
 fn mark() {
     // SAFETY: an instruction without any effect.
     unsafe { core::arch::asm!("nop dword ptr [rax + 0x524b]", options(nomem, nostack)) };
+}
+
+/// A stack for a vCPU's thread. The thread of its last run may be about to give its own back.
+fn stack(stacks: &Arc<Promised>) -> Option<Stack> {
+    let until = time::now().saturating_add(STACK_PATIENCE);
+    loop {
+        let stack = stacks.take();
+        if stack.is_some() || time::now() >= until {
+            return stack;
+        }
+        thread::park(Some(time::now().saturating_add(LOOK)));
+    }
 }
 
 /// A line of a list.
@@ -99,6 +135,7 @@ impl Machines {
         let mut hypervisor = Hypervisor::new(config, limits, Arc::new(MachineClock));
         let machine = Arc::new(Machine::new(files));
         let host = Host(machine.clone());
+        crate::platform::promise_cpus();
         let added = Native::new(&crate::platform::Machine).map_err(|error| error.to_string());
         let added = added.and_then(|backend| {
             let lent = Type1Lent { backend: Scheduled(backend.clone()), host: host.clone() };
@@ -139,26 +176,35 @@ impl Machines {
         let plain = config.strip_suffix(CONFIG).unwrap_or(config);
         let named = |error: &dyn core::fmt::Display| format!("{plain}{CONFIG}: {error}");
         let files = &self.machine.files;
+        // Nothing is begun that there is no room to finish.
+        let room = |bytes| if memory::has_room(bytes) { Ok(()) } else { Err(named(&FULL)) };
         let text = files.text(&format!("{plain}{CONFIG}")).map_err(|error| named(&error))?;
+        room(VM_ROOM.saturating_add(TEXT_ROOM.saturating_mul(text.len() as u64)))?;
         let config = VmConfig::from_toml(text).map_err(|error| named(&error))?;
+        let count = u64::from(config.vcpus);
+        let kept = Kept::new(VM_KEPT + count * VCPU_KEPT).ok_or_else(|| named(&FULL))?;
+        room(VM_ROOM + count * VCPU_ROOM)?;
         let last = local::count() - 1;
         let there = format_args!("this machine has 0 to {last}");
         config.check_cpus(smp::runs, there).map_err(|error| named(&error))?;
         self.check_guest_cpus(&config.cpus).map_err(|error| named(&error))?;
         let blob = config.boot_image().and_then(|image| files.open(image).ok());
         let (name, vcpus, cpus) = (config.name.clone(), config.vcpus, config.cpus.clone());
+        let stacks = Arc::new(thread::promise(vcpus).ok_or_else(|| named(&FULL))?);
         let vm = self.hypervisor.create_vm(config, blob.as_deref()).map_err(|e| named(&e))?;
         let made = self.make_vcpus(vm, vcpus).map_err(|error| {
             let _ = self.hypervisor.mode_of(vm).and_then(|mode| mode.destroy_vm(vm));
             named(&error)
         })?;
         let ending = String::new();
-        let threads = Vec::new();
+        let threads = Vec::with_capacity(made.len());
         let entry = Entry {
             name,
             vcpus: made,
             cpus,
             threads,
+            stacks,
+            _kept: kept,
             running: 0,
             telling: false,
             ending,
@@ -191,27 +237,35 @@ impl Machines {
         let text = |error: hypervisor::mode::ModeError| error.to_string();
         self.hypervisor.mode_of(vm).and_then(|mode| mode.start_vm(vm)).map_err(text)?;
         let guests = self.guest_cpus.as_ref().map_err(Clone::clone)?;
-        let (vcpus, cpus) = match self.entries.lock().get_mut(&vm) {
-            Some(entry) => {
-                let vcpus = core::mem::take(&mut entry.vcpus);
-                entry.running += u32::try_from(vcpus.len()).unwrap_or(0);
-                entry.ending.clear();
-                entry.threads.clear();
-                (vcpus, entry.cpus.clone())
-            }
-            None => (Vec::new(), Vec::new()),
-        };
-        for vcpu in vcpus {
+        let count = self.entries.lock().get_mut(&vm).map_or(0, |entry| {
+            entry.running += u32::try_from(entry.vcpus.len()).unwrap_or(0);
+            entry.ending.clear();
+            entry.threads.clear();
+            entry.vcpus.len()
+        });
+        for _ in 0..count {
+            let Some((vcpu, on, stacks)) = self.next(vm, *guests) else { break };
             let own = self.clone();
             let number = vcpu.id().0;
-            let pin = cpus.get(usize::try_from(number).unwrap_or(usize::MAX));
-            let on = pin.map_or(*guests, |cpu| CpuSet::one(*cpu));
-            match thread::spawn(on, move || own.run(vm, vcpu)) {
+            let spawned = stack(&stacks)
+                .and_then(|stack| thread::spawn_with(stack, on, move || own.run(vm, vcpu)));
+            match spawned {
                 Some(thread) => self.began(vm, number, thread),
                 None => self.ended(vm, None, "no memory for a vCPU's thread".into(), false),
             }
         }
         Ok(())
+    }
+
+    /// The next vCPU to be started, where it may run, and the stacks of its VM. One that has ended
+    /// meanwhile stands behind those that have not begun.
+    fn next(&self, vm: VmId, guests: CpuSet) -> Option<(Box<dyn Vcpu>, CpuSet, Arc<Promised>)> {
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&vm).filter(|entry| !entry.vcpus.is_empty())?;
+        let vcpu = entry.vcpus.remove(0);
+        let pin = entry.cpus.get(usize::try_from(vcpu.id().0).unwrap_or(usize::MAX));
+        let on = pin.map_or(guests, |cpu| CpuSet::one(*cpu));
+        Some((vcpu, on, entry.stacks.clone()))
     }
 
     fn began(&self, vm: VmId, vcpu: u32, thread: ThreadId) {
@@ -316,18 +370,23 @@ impl Machines {
         Ok(())
     }
 
-    /// All VMs, by number.
-    pub fn list(&self) -> Vec<Line> {
+    /// All VMs, by number. Each is looked at when it is its turn: a list of all of them at once
+    /// could take more memory than is kept for words.
+    pub fn list(&self) -> impl Iterator<Item = Line> {
+        let mut last = None;
+        core::iter::from_fn(move || {
+            let line = self.line_after(last)?;
+            last = Some(line.info.id);
+            Some(line)
+        })
+    }
+
+    fn line_after(&self, last: Option<VmId>) -> Option<Line> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = self.entries.lock();
-        let known = |id: VmId| match entries.get(&id) {
-            Some(entry) => (entry.cpus.clone(), entry.ending.clone()),
-            None => (Vec::new(), String::new()),
-        };
-        let line = |info: VmInfo| {
-            let (cpus, ending) = known(info.id);
-            Line { info, cpus, ending }
-        };
-        self.hypervisor.vms().into_iter().map(line).collect()
+        let (id, entry) = entries.range((from, Bound::Unbounded)).next()?;
+        let info = self.hypervisor.mode_of(*id).and_then(|mode| mode.vm(*id)).ok()?;
+        Some(Line { info, cpus: entry.cpus.clone(), ending: entry.ending.clone() })
     }
 
     /// The VM that a person calls by name or number.

@@ -4,7 +4,7 @@ use super::{end_of_memory, misdeeds, text};
 use crate::{Outcome, address_argument};
 use core::hint::black_box;
 use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
-use unikernel::println;
+use unikernel::{println, raw};
 
 misdeeds! {
     "null-read" => Fault, || read(0);
@@ -20,6 +20,9 @@ misdeeds! {
     "exec-rodata" => FaultOrHarmless, || call((&raw const RODATA).addr());
     "exec-null" => Fault, || call(0);
     "stack-overflow" => Fault, || if recurse(black_box(1)) == 0 { Err("zero") } else { Ok(()) };
+    // The most page tables for the fewest pages, then the rest.
+    "touch-sparsely" => Harmless, || touch(2 << 20);
+    "touch-all" => Harmless, || touch(2 << 20).and_then(|()| touch(4096));
     "read" => FaultOrHarmless, || read(address_argument()?);
     "write" => FaultOrHarmless, || write(address_argument()?);
     "jump" => FaultOrHarmless, || call(address_argument()?);
@@ -44,6 +47,19 @@ fn write(address: usize) -> Outcome {
         core::arch::asm!("lock or byte ptr [{}], 0", in(reg) at);
     }
     println!("wrote at {address:#x}");
+    Ok(())
+}
+
+/// Writes to a page at every multiple of `step` in this guest's memory, as far as it is data.
+fn touch(step: usize) -> Outcome {
+    let info = raw::boot_info();
+    let pages = (info.kernel_end.next_multiple_of(step)..info.mem_size).step_by(step);
+    for at in pages.clone() {
+        let at = with_exposed_provenance_mut::<u8>(at);
+        // SAFETY: memory of this guest, whose value stays what it was.
+        unsafe { core::arch::asm!("lock or byte ptr [{}], 0", in(reg) at) };
+    }
+    println!("touched {} pages", pages.count());
     Ok(())
 }
 

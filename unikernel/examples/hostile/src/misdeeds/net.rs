@@ -17,6 +17,8 @@ misdeeds! {
     "net-buffer-beyond" => Ended, || go(Way::Write, end_of_memory() as u64 - 32, 64);
     "net-read-beyond" => Ended, || go(Way::Read, end_of_memory() as u64 - 32, 64);
     "net-buffer-wrap" => Ended, || go(Way::Write, u64::MAX - 31, 64);
+    // More than anybody keeps for a guest that does not read.
+    "net-flood" => Harmless, flood;
     // Without a frame to read, nothing is written either.
     "net-into-text" => FaultOrHarmless, || go(Way::Read, text() as u64 & !0xfff, 2048);
 }
@@ -50,6 +52,18 @@ fn go(way: Way, data: u64, len: u64) -> Outcome {
     let mut io = NetIo { handle: 1, data, len, ret: 0 };
     call(way, &mut io);
     println!("answer {}, length {}", io.ret, io.len);
+    Ok(())
+}
+
+/// Frames of the largest size, to everybody.
+fn flood() -> Outcome {
+    let to =
+        core::ptr::with_exposed_provenance_mut::<[u8; 6]>(usize::try_from(buffer()).unwrap_or(0));
+    // SAFETY: the buffer's first bytes.
+    unsafe { to.write([0xff; 6]) };
+    for _ in 0..1000 {
+        call(Way::Write, &mut NetIo { handle: 1, data: buffer(), len: 1514, ret: 0 });
+    }
     Ok(())
 }
 
