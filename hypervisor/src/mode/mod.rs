@@ -12,6 +12,8 @@ mod error;
 mod front;
 mod kind;
 mod lend;
+#[cfg(test)]
+pub(crate) mod races;
 
 pub use error::ModeError;
 pub use front::{Hypervisor, Reason, Resolved};

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{HvtConfig, HvtResource, HypervisorConfig, ModeSpecificConfig, ResourceKind};
 use crate::host::{BlockStore, Clock, Console, HostError, HostErrorKind, NetPort, WaitSet};
 use crate::memory::{Gpa, GuestMemory, Perms};
+use crate::mode::races::{Ran, start_and_stop};
 use crate::mode::{Hypervisor, Reason, VcpuExit};
 use crate::modes::hvt::fixture::{self, Ram};
 use crate::modes::hvt::solo5_abi::{HYPERCALL_PIO_BASE, Halt, Hypercall};
@@ -335,6 +336,58 @@ fn a_running_guest_is_stopped_from_another_thread_and_goes_on() {
         assert_eq!(ending, VcpuExit::Interrupted);
         assert_eq!(hvt.vm(id).unwrap().snapshot.state, State::Stopped);
     }
+}
+
+#[test]
+fn starts_and_stops_at_once_leave_nothing_running() {
+    let World { hypervisor, .. } = world(Script { exits: vec![], endless: true });
+    let id = hypervisor.create_vm(full(), None).unwrap();
+    let hvt = hypervisor.mode_of(id).unwrap();
+    let mut vcpu = hvt.create_vcpu(id, VcpuConfig::default()).unwrap();
+    start_and_stop(
+        300,
+        || hvt.start_vm(id).unwrap(),
+        || hvt.stop_vm(id).is_ok(),
+        || match vcpu.run() {
+            Ok(VcpuExit::Interrupted) => Ran::Stopped,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => Ran::Refused,
+        },
+    );
+    assert_eq!(hvt.vm(id).unwrap().snapshot.state, State::Stopped);
+    hvt.destroy_vm(id).unwrap();
+}
+
+/// The same by system calls: 2 starts, 3 stops, 6 makes a vCPU, 7 runs it.
+#[test]
+fn starts_and_stops_at_once_by_system_calls() {
+    let World { hypervisor, .. } = world(Script { exits: vec![], endless: true });
+    let calls = Syscalls::new(hypervisor, NoImages);
+    let call = |number, vm, input: &[u8]| {
+        let mut output = [0; 256];
+        let result = dispatch(&calls, number, [vm, 0, 0], input, &mut output);
+        result.map(|value| (value, output)).map_err(|error| error.errno())
+    };
+    let config = VmConfig { image: Some("plain".into()), memory: 4 << 20, ..VmConfig::new("x") };
+    assert_eq!(call(1, 0, &encode(&config).unwrap()).unwrap().0, 1);
+    call(6, 1, &[]).unwrap();
+    start_and_stop(
+        300,
+        || assert_eq!(call(2, 1, &[]).unwrap().0, 0),
+        || call(3, 1, &[]).is_ok(),
+        || match call(7, 1, &[]) {
+            Ok((_, output)) => {
+                let (exit, _) = RawExit::read_from_prefix(&output).unwrap();
+                assert_eq!(exit.kind, 2, "it was stopped");
+                Ran::Stopped
+            }
+            Err(errno) => {
+                assert_eq!(errno, crate::syscall::errno::EBUSY);
+                Ran::Refused
+            }
+        },
+    );
+    call(4, 1, &[]).unwrap();
 }
 
 #[test]

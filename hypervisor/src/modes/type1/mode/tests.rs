@@ -6,6 +6,7 @@ use crate::device::{Effect, Effects, WorkRef};
 use crate::host::Clock;
 use crate::memory::Gpa;
 use crate::mode::VcpuExit;
+use crate::mode::races::{Ran, start_and_stop};
 use crate::modes::type1::fixture::{
     BEGIN, Bell, Cpu, JumpingClock, Scripted, ScriptedHost, Seen, clock, kernel,
 };
@@ -354,6 +355,30 @@ fn a_vm_is_stopped_and_goes_on_and_starts_anew_after_its_end() {
     }
     bench.mode.stop_vm(vm).unwrap();
     assert_eq!(run.join().unwrap(), VcpuExit::Interrupted);
+    bench.mode.destroy_vm(vm).unwrap();
+}
+
+/// A stop that overtakes its start on the way to the machine ends that run all the same.
+#[test]
+fn starts_and_stops_at_once_leave_nothing_running() {
+    let bench = bench(1, |_, cpu| {
+        loop {
+            cpu.spin();
+        }
+    });
+    let vm = bench.mode.create_vm(config(1)).unwrap();
+    let mut vcpu = bench.mode.create_vcpu(vm, VcpuConfig { index: 0 }).unwrap();
+    start_and_stop(
+        300,
+        || bench.mode.start_vm(vm).unwrap(),
+        || bench.mode.stop_vm(vm).is_ok(),
+        || match vcpu.run() {
+            Ok(VcpuExit::Interrupted) => Ran::Stopped,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => Ran::Refused,
+        },
+    );
+    assert_eq!(bench.mode.vm(vm).unwrap().snapshot.state, State::Stopped);
     bench.mode.destroy_vm(vm).unwrap();
 }
 
