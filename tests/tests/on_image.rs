@@ -23,7 +23,7 @@ fn linux_has_its_disk_and_its_network() {
     let back = free_port();
     let more = format!(
         "[[vm.type1.disks]]\npath = {disk:?}\n\
-         [[vm.type1.nets]]\ninterface = \"user,tcp=127.0.0.1/{back}:80\"\n"
+         [[vm.type1.nets]]\ninterface = \"user,host,tcp={back}:80\"\n"
     );
     let mut linux = Machine::linux_on(QEMU, 1, &more);
     assert_eq!(linux.shell("cat /sys/block/vda/size"), "2048");
@@ -134,6 +134,47 @@ fn a_signal_ends_the_machine() {
     let group = machine.pid();
     machine.finish_within(LIMIT).assert_ends(1, "Exiting on signal 15");
     assert!(system_tests::processes::alive_in_group(group).is_empty(), "QEMU is still there");
+}
+
+/// A QEMU that does not listen is killed after a while.
+#[test]
+fn a_signal_ends_a_qemu_that_ignores_it() {
+    let scratch = Scratch::new();
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exec echo version 10.0\n\
+                  trap '' TERM\necho started\nwhile :; do sleep 0.1; done\n";
+    let program = scratch.file("qemu-system-x86_64", script.as_bytes());
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&program, all).unwrap();
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let machine = test_kernel::machine_on(QEMU, &scratch, "do=spin");
+    let find = move |command: &mut std::process::Command| {
+        command.env("PATH", path);
+    };
+    let mut machine = machine.prepare(find).spawn();
+    machine.expect("started");
+    machine.signal(libc::SIGTERM);
+    machine.finish_within(LIMIT).assert_ends(1, "Exiting on signal 15");
+}
+
+/// QEMU reads such names as protocols unless it is told that they are files.
+#[test]
+fn a_disk_may_be_called_anything_and_never_grows() {
+    let folder = Scratch::new();
+    let names = ["vm:root.img", "nbd:x", "json:{},y"];
+    let disks = names.map(|name| folder.file(name, &[b'-'; 1300]));
+    let more: String =
+        disks.iter().map(|disk| format!("[[vm.type1.disks]]\npath = {disk:?}\n")).collect();
+    let mut linux = Machine::linux_on(QEMU, 1, &more);
+    assert_eq!(linux.shell("cat /sys/block/vd[abc]/size"), "2\n2\n2");
+    linux.shell("for disk in a b c; do cat /dev/zero > /dev/vd$disk; done; sync");
+    linux.type_line("exit");
+    let run = linux.wait();
+    assert_eq!(run.status, Some(0), "{run:#?}");
+    let told = "the last 276 bytes are no whole sector; the guest has no access";
+    assert_eq!(run.stderr.matches(told).count(), 3, "{run:#?}");
+    for disk in disks {
+        assert_eq!(fs::read(disk).unwrap(), [[0; 1024].as_slice(), &[b'-'; 276]].concat());
+    }
 }
 
 /// The emulated processor does not scale TSCs.

@@ -66,7 +66,7 @@ fn forwarded_ports() {
         return;
     }
     let (tcp, udp) = free_ports();
-    let running = guest(&format!("user,tcp={tcp}:80,udp={udp}:7"), 15);
+    let running = guest(&format!("user,host,tcp={tcp}:80,udp={udp}:7"), 15);
     let group = running.pid();
     for _ in 0..10 {
         let answer = http(tcp);

@@ -18,6 +18,9 @@ pub enum OpenError {
     /// It is something else, of this kind.
     #[error("this is {0}, where a file or a block device is needed")]
     Kind(&'static str),
+    /// A disk that another guest uses.
+    #[error("another guest uses it: stop that one, or give each its own copy")]
+    InUse,
 }
 
 /// Opens what can be read at any place: a file or a block device. Nothing is waited for: a FIFO

@@ -1,7 +1,11 @@
 //! Disks: files and block devices.
 //!
+//! One that a guest may write is locked, so that no two guests use it ([`lock`]).
+//!
 //! What a write has returned `Ok` for is in the kernel's hands: it outlives this process, however
 //! that ends.
+
+mod lock;
 
 use crate::blob::{OpenError, open_file};
 use crate::confine::{Rule, Within};
@@ -30,6 +34,7 @@ impl FileBlock {
     pub fn open(path: &OsStr) -> Result<Self, String> {
         let shown = Path::new(path).display();
         let file = open_file(path, OFlags::RDWR)
+            .and_then(|file| lock::lock(&file, false).map(|()| file))
             .map_err(|e| format!("Could not open block device: {shown}: {e}"))?;
         let capacity = seek(&file, SeekFrom::End(0))
             .map_err(|e| format!("{shown}: Could not determine capacity: {}", Words(e)))?;
@@ -43,6 +48,7 @@ impl FileBlock {
     pub fn open_as(path: &OsStr, read_only: bool) -> Result<Self, OpenError> {
         let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let file = open_file(path, access)?;
+        lock::lock(&file, read_only)?;
         let capacity = seek(&file, SeekFrom::End(0))?;
         Ok(Self { file, capacity })
     }

@@ -7,7 +7,7 @@ use crate::description::Description;
 use crate::files::{self, Role};
 use crate::hvt;
 use host_linux::blob::FileBlob;
-use hypervisor::config::{ResourceKind, VmConfig};
+use hypervisor::config::{HvtResource, ResourceKind, Type1Disk, VmConfig};
 use hypervisor::detect::{ImageKind, detect};
 use hypervisor::mode::ModeKind;
 use hypervisor::modes::hvt::arch::GuestArch;
@@ -17,7 +17,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Bytes of a disk's sector.
-const SECTOR: u64 = 512;
+pub const SECTOR: u64 = 512;
 /// Longest name of a network interface (netdevice(7): `IFNAMSIZ` less its end).
 const LONGEST_NAME: usize = 15;
 
@@ -38,7 +38,39 @@ pub fn all(description: &Description) -> Vec<String> {
 pub fn files(vm: &VmConfig) -> Vec<String> {
     let mut found = Vec::new();
     files::each(&mut vm.clone(), |role, path| found.extend(file(role, path).err()));
+    found.extend(vm.hvt().resources.iter().filter_map(|resource| sectors(resource).err()));
     found
+}
+
+/// A unikernel's disk is whole sectors, as Solo5 has it.
+fn sectors(resource: &HvtResource) -> Result<(), String> {
+    let ResourceKind::Block { path, sector_size } = &resource.kind else { return Ok(()) };
+    match rest_of(path, u64::from(*sector_size)) {
+        Some(rest) => Err(format!(
+            "{path}: its size is no multiple of the sector size, {sector_size} bytes; take away \
+             {rest} bytes, or add {}",
+            u64::from(*sector_size) - rest
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The bytes of a file behind its last whole sector, if there are any.
+fn rest_of(path: &str, sector_size: u64) -> Option<u64> {
+    let of = fs::metadata(path).ok().filter(|of| of.is_file())?;
+    Some(of.len() % sector_size.max(1)).filter(|rest| *rest != 0)
+}
+
+/// What a person should know of a machine's disks: the end of a file that is no whole sector is not
+/// part of the disk, on any backend. Nothing is written there, and the file does not grow.
+pub fn cut_disks(vm: &VmConfig) -> Vec<String> {
+    let disks = vm.type1().disks;
+    let told = |disk: &Type1Disk| {
+        let rest = rest_of(&disk.path, SECTOR)?;
+        let path = &disk.path;
+        Some(format!("{path}: the last {rest} bytes are no whole sector; the guest has no access"))
+    };
+    disks.iter().filter_map(told).collect()
 }
 
 fn file(role: Role, path: &str) -> Result<(), String> {
@@ -166,6 +198,30 @@ mod tests {
         assert!(disk("/dev/null").contains("/dev/null: it is neither a file nor a block device"));
         assert!(disk("good").contains("k: no kernel that can be started: give a bzImage"));
         assert!(found("[vm.type1]\nkernel = \"k\"", &[("k", b"")]).contains("k: it is empty"));
+    }
+
+    #[test]
+    fn the_end_of_a_disk_that_is_no_whole_sector_is_told_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let disks = |bytes: usize, rows: &str| {
+            fs::write(&path, vec![0; bytes]).unwrap();
+            let file = folder.path().join("vm.toml");
+            fs::write(&file, format!("[vm]\nname = \"x\"\n{rows}")).unwrap();
+            let vm = Description::read(&file).unwrap().vm;
+            (files(&vm).join("; "), cut_disks(&vm).join("; "))
+        };
+        let type1 = "[vm.type1]\nkernel = \"k\"\n[[vm.type1.disks]]\npath = \"disk\"";
+        assert!(
+            disks(1300, type1)
+                .1
+                .ends_with("disk: the last 276 bytes are no whole sector; the guest has no access")
+        );
+        assert_eq!(disks(1024, type1).1, "");
+        let hvt = "[vm.hvt]\nunikernel = \"u\"\n[[vm.hvt.resources]]\ntype = \"block\"\npath = \"disk\"\nsector_size = 1024";
+        let refused = disks(1536, hvt).0;
+        assert!(refused.contains("1024 bytes; take away 512 bytes, or add 512"), "{refused}");
+        assert!(!disks(2048, hvt).0.contains("multiple"));
     }
 
     #[test]

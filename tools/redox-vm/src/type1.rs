@@ -8,6 +8,7 @@ mod end;
 mod signals;
 
 use crate::files;
+use crate::obstacles;
 use crate::run::{ConsoleGone, Options};
 use crate::stats::StatsFile;
 use backend_kvm::pc::{KvmPcs, kick_signal};
@@ -34,6 +35,7 @@ const STACK: usize = 256 << 10;
 /// In words for a person.
 pub fn run(vm: &VmConfig, kvm: KvmPcs, options: &Options, start_ns: u64) -> Result<i32, String> {
     pin::check(vm).map_err(|e| format!("{}: {e}", vm.name))?;
+    obstacles::cut_disks(vm).iter().for_each(tell::warn);
     signals::block();
     // A child process comes with it: before there are threads, or a machine to inherit.
     let terminal = RawTerminal::stdin().map_err(|e| format!("cannot set the terminal: {e}"))?;

@@ -84,3 +84,23 @@ fn opening_fails_in_upstreams_words() {
     let error = FileBlock::open(OsStr::new("/no/such/file")).err().unwrap();
     assert!(error.starts_with("Could not open block device: /no/such/file: "), "{error}");
 }
+
+/// Two writers, or a writer and a reader, are refused; any number of readers are not.
+#[test]
+fn a_disk_is_one_guests_unless_all_only_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    std::fs::write(&path, [0; 512]).unwrap();
+    let open = |read_only| FileBlock::open_as(path.as_os_str(), read_only);
+    let writer = open(false).unwrap();
+    for read_only in [true, false] {
+        assert!(matches!(open(read_only), Err(OpenError::InUse)));
+    }
+    let error = FileBlock::open(path.as_os_str()).err().unwrap();
+    assert!(error.contains("disk.img: another guest uses it"), "{error}");
+    drop(writer);
+    let readers = [open(true).unwrap(), open(true).unwrap()];
+    assert!(matches!(open(false), Err(OpenError::InUse)));
+    drop(readers);
+    open(false).unwrap();
+}

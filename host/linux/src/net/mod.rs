@@ -51,9 +51,15 @@ pub enum NetError {
     /// An option of a user-mode network that does not exist.
     #[error(
         "`{0}' is not an option of a user-mode network; use tcp=HOST:GUEST, udp=HOST:GUEST, \
-         address=A.B.C.D/BITS, gateway=A.B.C.D or nohost"
+         address=A.B.C.D/BITS, gateway=A.B.C.D or host"
     )]
     UserOption(String),
+    /// Answers from the guest would have to come from this machine's own address.
+    #[error(
+        "`{0}' forwards a UDP port of this machine to itself, which needs the option host (the guest \
+         then reaches this machine's own services, too); or name another address"
+    )]
+    UdpNeedsHost(String),
     /// A port of this machine that cannot be forwarded.
     #[error("port {} of this machine: {}; choose another", .0, Words(*.1))]
     Port(u16, Errno),
@@ -78,7 +84,7 @@ impl Port {
     /// `@FD` may be a TAP, a datagram or packet socket with a frame in each message, or a stream
     /// socket with each frame after its length (32 bits, big-endian). Options of `user` are
     /// `tcp=[ADDRESS/]HOST:GUEST` and `udp=[ADDRESS/]HOST:GUEST` (forwarded ports, any number of
-    /// them), `address=A.B.C.D[/BITS]`, `gateway=A.B.C.D` and `nohost`.
+    /// them), `address=A.B.C.D[/BITS]`, `gateway=A.B.C.D` and `host`.
     ///
     /// # Errors
     /// [`NetError`].
@@ -149,6 +155,16 @@ impl Port {
 }
 
 /// A locally administered unicast address (IEEE 802-2014 §8.2).
+/// What tells this machine from others (machine-id(5)); where there is nothing, it is random, and
+/// addresses that are derived from it change with every start.
+pub fn machine_id() -> Vec<u8> {
+    let id = std::fs::read("/etc/machine-id").unwrap_or_default();
+    if id.trim_ascii().is_empty() {
+        return random_mac().map_or_else(|_| Vec::new(), Vec::from);
+    }
+    id.trim_ascii().to_vec()
+}
+
 fn random_mac() -> Result<[u8; 6], NetError> {
     let mut mac = [0; 6];
     rustix::rand::getrandom(&mut mac, rustix::rand::GetRandomFlags::empty())?;

@@ -187,19 +187,24 @@ fn descriptors_are_taken_as_what_they_are() {
 #[test]
 fn options_of_a_user_network_become_passts() {
     let options = |spec| user::options(spec).unwrap().join(" ");
-    assert_eq!(options("user"), "");
-    assert_eq!(
-        options("user,address=10.0.2.15,nohost"),
-        "--address 10.0.2.15 --netmask 24 --no-map-gw"
-    );
-    assert_eq!(options("user,address=10.1.0.9/16"), "--address 10.1.0.9 --netmask 16");
-    assert_eq!(options("user,gateway=10.0.2.2"), "--gateway 10.0.2.2");
+    // This machine's own services are out of reach unless somebody says otherwise.
+    assert_eq!(options("user"), "--no-map-gw");
+    assert_eq!(options("user,nohost"), "--no-map-gw");
+    assert_eq!(options("user,host"), "");
+    assert_eq!(options("user,host,address=10.0.2.15"), "--address 10.0.2.15 --netmask 24");
+    assert_eq!(options("user,host,address=10.1.0.9/16"), "--address 10.1.0.9 --netmask 16");
+    assert_eq!(options("user,host,gateway=10.0.2.2"), "--gateway 10.0.2.2");
     let free = |text: &str| {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         text.replace("PORT", &port.local_addr().unwrap().port().to_string())
     };
-    let spec = free("user,tcp=127.0.0.1/PORT:80");
-    assert_eq!(format!("--tcp-ports {}", &spec["user,tcp=".len()..]), options(&spec));
+    let spec = free("user,host,tcp=0.0.0.0/PORT:80");
+    assert_eq!(format!("--tcp-ports {}", &spec["user,host,tcp=".len()..]), options(&spec));
+    let local = free("user,host,udp=PORT:80");
+    let port = &local["user,host,udp=".len()..];
+    assert_eq!(format!("--udp-ports 127.0.0.1/{port}"), options(&local));
+    let without = local.replace("host,", "");
+    assert!(user::options(&without).unwrap_err().to_string().contains("needs the option host"));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A user-mode network without privileges: passt(1) at the other end of a socket.
 //!
 //! passt gives the guest an address by DHCP, turns its TCP and UDP into sockets of the host, and
-//! forwards ports to it. The guest reaches this machine itself, its loopback services included, at
-//! the gateway's address; the option `nohost` forbids that, and then a UDP port that is forwarded
-//! from this machine to itself gets no answers. passt ends when the socket does; what is wrong
+//! forwards ports to it: ports of the loopback interface, unless another address is given. The guest
+//! does not reach this machine itself, unless the option `host` lets it: then it does at the
+//! gateway's address, loopback services included. Without it, a UDP port that is forwarded from this
+//! machine to itself gets no answers. passt ends when the socket does; what is wrong
 //! with its start it says on standard error.
 
 use super::NetError;
@@ -48,20 +49,35 @@ fn errno(error: &std::io::Error) -> Errno {
 /// The words of `user,tcp=8080:80,address=10.0.2.15/24` as passt's options.
 pub(super) fn options(spec: &str) -> Result<Vec<String>, NetError> {
     let mut words = Vec::new();
+    let (mut host, mut local_udp) = (false, None);
     for option in spec.split(',').skip(1) {
         let bad = || NetError::UserOption(option.to_owned());
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
             "tcp" => words.extend(["--tcp-ports".to_owned(), forward(value, bad, tcp_in_use)?]),
-            "udp" => words.extend(["--udp-ports".to_owned(), forward(value, bad, udp_in_use)?]),
+            "udp" => {
+                let ports = forward(value, bad, udp_in_use)?;
+                if ports.starts_with("127.") {
+                    local_udp = Some(option);
+                }
+                words.extend(["--udp-ports".to_owned(), ports]);
+            }
             "address" => words.extend(address(value).ok_or_else(bad)?),
             "gateway" => {
                 let gateway: Ipv4Addr = value.parse().map_err(|_| bad())?;
                 words.extend(["--gateway".to_owned(), gateway.to_string()]);
             }
-            "nohost" if option == key => words.push("--no-map-gw".to_owned()),
+            "host" if option == key => host = true,
+            // The default, which older descriptions name.
+            "nohost" if option == key => host = false,
             _ => return Err(bad()),
         }
+    }
+    if let Some(option) = local_udp.filter(|_| !host) {
+        return Err(NetError::UdpNeedsHost(option.to_owned()));
+    }
+    if !host {
+        words.push("--no-map-gw".to_owned());
     }
     Ok(words)
 }
@@ -75,16 +91,13 @@ fn forward(
 ) -> Result<String, NetError> {
     let (address, ports) = match value.split_once('/') {
         Some((address, ports)) => (address.parse().map_err(|_| bad())?, ports),
-        None => (Ipv4Addr::UNSPECIFIED, value),
+        None => (Ipv4Addr::LOCALHOST, value),
     };
     let (host, guest) = ports.split_once(':').ok_or_else(&bad)?;
     let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port != 0).ok_or_else(&bad);
     let (host, guest) = (port(host)?, port(guest)?);
     in_use((address, host)).map_err(|e| NetError::Port(host, errno(&e)))?;
-    Ok(match value.contains('/') {
-        true => format!("{address}/{host}:{guest}"),
-        false => format!("{host}:{guest}"),
-    })
+    Ok(format!("{address}/{host}:{guest}"))
 }
 
 fn tcp_in_use(at: (Ipv4Addr, u16)) -> std::io::Result<()> {

@@ -14,9 +14,10 @@ use crate::blob::{FileBlob, OpenError};
 use crate::block::FileBlock;
 use crate::clock::HostClock;
 use crate::confine::Rule;
-use crate::net::{NetError, Port};
+use crate::net::{NetError, Port, machine_id};
 use crate::terminal::Keys;
 use arrivals::Arrivals;
+use hypervisor::host::mac::stable_mac;
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind, NetPort, Notices};
 use hypervisor::modes::type1::host::{
     Arrival, ConsoleInput, Lent, Type1Host, Type1Session, VcpuThread,
@@ -141,14 +142,16 @@ impl Type1Host for LinuxHost {
         Ok(Box::new(blob))
     }
 
-    fn session(&self, _: VmId, _: &str) -> Result<Box<dyn Type1Session>, HostError> {
-        Ok(Box::new(Session { shared: Arc::clone(&self.shared), arrivals: Arrivals::new()? }))
+    fn session(&self, _: VmId, name: &str) -> Result<Box<dyn Type1Session>, HostError> {
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        Ok(Box::new(Session { shared, name, arrivals: Arrivals::new()? }))
     }
 }
 
 /// One VM's side.
 struct Session {
     shared: Arc<Shared>,
+    name: String,
     arrivals: Arrivals,
 }
 
@@ -162,12 +165,14 @@ impl Type1Session for Session {
 
     fn net(
         &mut self,
-        _: u32,
+        index: u32,
         interface: Option<&str>,
         mac: Option<[u8; 6]>,
         arrived: Arc<dyn Arrival>,
     ) -> Result<Box<dyn NetPort>, HostError> {
-        let port = Port::attach(interface.unwrap_or(DEFAULT_INTERFACE), mac).map_err(refused)?;
+        let mac = mac.unwrap_or_else(|| stable_mac(&machine_id(), &self.name, index));
+        let interface = interface.unwrap_or(DEFAULT_INTERFACE);
+        let port = Port::attach(interface, Some(mac)).map_err(refused)?;
         self.shared.state().rules.extend(port.rules());
         self.arrivals.add(port.fd(), arrived)?;
         Ok(port.into_box())
@@ -208,6 +213,10 @@ impl Notices for StandardError {
 fn unopened(error: OpenError, what: &'static str) -> HostError {
     match error {
         OpenError::System(errno) => failed(errno, what),
+        OpenError::InUse => HostError::new(
+            HostErrorKind::Denied,
+            "another guest uses it: stop that one, or give each its own copy",
+        ),
         OpenError::Kind(_) => HostError::new(
             HostErrorKind::Other,
             "this is neither a file nor a block device, one of which is needed",
@@ -248,7 +257,12 @@ fn refused(error: NetError) -> HostError {
         NetError::UserOption(_) => HostError::new(
             HostErrorKind::Other,
             "an unknown option of a user-mode network: use tcp=HOST:GUEST, udp=HOST:GUEST, \
-             address=A.B.C.D/BITS, gateway=A.B.C.D or nohost",
+             address=A.B.C.D/BITS, gateway=A.B.C.D or host",
+        ),
+        NetError::UdpNeedsHost(_) => HostError::new(
+            HostErrorKind::Other,
+            "a UDP port of this machine that is forwarded to itself needs the option host, or \
+             another address",
         ),
         NetError::TapFlags(_) => HostError::new(
             HostErrorKind::Other,

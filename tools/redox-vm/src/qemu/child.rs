@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::time::Duration;
 
 const STACK: usize = 64 << 10;
 
@@ -30,15 +31,19 @@ pub enum Ended {
 pub fn run(command: &mut Command) -> Result<Ended, String> {
     let signals = Signals::of(&ends());
     signals.block().map_err(|e| format!("cannot block signals: {e}"))?;
-    // SAFETY: the child makes two system calls, which write no memory.
+    let parent = i32::try_from(std::process::id()).unwrap_or(0);
+    // SAFETY: the child makes three system calls, which write no memory.
     unsafe {
         command.pre_exec(move || {
             signals.unblock()?;
-            // It shall not go on without us, whatever ends us.
-            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
+            // It shall not go on without us, whatever ends us; we may have ended already.
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
+                return Err(io::Error::last_os_error());
             }
+            if libc::getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
         });
     }
     let mut child = command.spawn().map_err(|e| format!("cannot start QEMU: {e}"))?;
@@ -58,13 +63,18 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
     })
 }
 
-/// Waits for signals for ever; each ends the process.
+/// How long QEMU may take to leave its disks in order once it is asked to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for signals for ever; each ends the process, and kills it if it does not end.
 fn pass_on(signals: &Signals, process: &OwnedFd, seen: &AtomicI32) {
     loop {
         if let Some(signal) = signals.wait() {
             seen.store(signal, SeqCst);
             // One that has ended already has.
             let _ = pidfd_send_signal(process, Signal::TERM);
+            std::thread::sleep(PATIENCE);
+            let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
 }

@@ -74,6 +74,7 @@ pub fn run_text(
     if let Some(first) = found.next() {
         return Err(first);
     }
+    obstacles::cut_disks(vm).iter().for_each(tell::warn);
     let mut devices = Devices::default();
     let cpus = Cpus::of(vm)?;
     let text = cpus.renumber(devices.take(text, folder)?)?;
@@ -121,6 +122,9 @@ fn words(vm: &VmConfig, cpus: &Cpus, verbose: bool) -> String {
 fn hardware(command: &mut Command, memory: u64, cpus: usize) {
     command.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-nodefaults"]);
     command.args(["-display", "none", "-no-reboot"]);
+    // What it does not need to serve a machine: other programs, other users' rights, the scheduler.
+    let off = "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+    command.arg("-sandbox").arg(format!("on,{off}"));
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     command.arg("-m").arg(format!("{}M", memory.div_ceil(1 << 20)));
     command.arg("-smp").arg(cpus.to_string());
