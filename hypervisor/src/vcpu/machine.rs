@@ -210,6 +210,16 @@ pub trait MachineVcpu: BackendVcpu {
     /// # Errors
     /// If the system refuses it.
     fn reset(&mut self, state: &VcpuState) -> Result<(), BackendError>;
+
+    /// The same at a reset of the whole machine, which also undoes what the guest wrote to its TSC
+    /// and TSC_ADJUST: the counters of all vCPUs are in step again. (INIT leaves both alone: Intel
+    /// SDM vol. 3 table 11-1.)
+    ///
+    /// # Errors
+    /// If the system refuses it.
+    fn restart(&mut self, state: &VcpuState) -> Result<(), BackendError> {
+        self.reset(state)
+    }
 }
 
 #[cfg(test)]

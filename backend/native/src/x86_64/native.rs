@@ -231,4 +231,10 @@ impl<P: Platform> MachineVcpu for NativeVcpu<P> {
         vcpu.reset(state);
         Ok(())
     }
+
+    fn restart(&mut self, state: &VcpuState) -> Result<(), BackendError> {
+        let VcpuOf::Svm(vcpu) = &mut self.0;
+        vcpu.restart(state);
+        Ok(())
+    }
 }

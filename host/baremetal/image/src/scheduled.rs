@@ -167,4 +167,9 @@ impl<C: MachineVcpu> MachineVcpu for ScheduledVcpu<C> {
         self.held = None;
         self.inner.reset(state)
     }
+
+    fn restart(&mut self, state: &VcpuState) -> Result<(), BackendError> {
+        self.held = None;
+        self.inner.restart(state)
+    }
 }

@@ -111,6 +111,13 @@ impl<P: Platform, V: Vendor<P>> Vcpu<P, V> {
         self.begin(state);
     }
 
+    /// The same, and the cycle counter is in step with those of the VM's other vCPUs.
+    pub fn restart(&mut self, state: &VcpuState) {
+        self.reset(state);
+        self.msrs = Msrs::default();
+        self.v.set_tsc_offset(self.vm.tsc_offset);
+    }
+
     /// The same for one whose registers beside the vendor's are those after a reset.
     fn begin(&mut self, state: &VcpuState) {
         let VcpuState::X86(state) = state;

@@ -128,6 +128,26 @@ fn an_unknown_register_is_asked_for_only_in_machines() {
 }
 
 #[test]
+fn a_restart_puts_the_counter_back_in_step_and_a_reset_does_not() {
+    const TSC_ADJUST: u64 = 0x3b;
+    let mut rig = rig(Kind::Machine, &[0x0f, 0x30]);
+    let begun = rig.vm.vm.tsc_offset;
+    *rig.gpr(1) = TSC_ADJUST;
+    *rig.gpr(0) = 1000;
+    assert_eq!(rig.exit(Reason::WriteMsr), None);
+    let state = VcpuState::X86(X86State::default());
+    rig.vcpu.reset(&state);
+    assert_eq!(rig.vcpu.v.tsc_offset, begun.wrapping_add(1000));
+    rig.vcpu.restart(&state);
+    assert_eq!(rig.vcpu.v.tsc_offset, begun);
+    // The adjustment is forgotten, too: another one moves the counter from where it began.
+    *rig.gpr(1) = TSC_ADJUST;
+    *rig.gpr(0) = 7;
+    assert_eq!(rig.exit(Reason::WriteMsr), None);
+    assert_eq!(rig.vcpu.v.tsc_offset, begun.wrapping_add(7));
+}
+
+#[test]
 fn memory_that_may_not_be_written_is_a_fault_or_a_device() {
     // mov [0x8004], eax
     let code = [0xa3, 4, 0x80, 0, 0];

@@ -2,9 +2,13 @@
 //! has the gate and the output of its channel 2.
 //!
 //! A count is a function of the time since it was loaded; nothing ticks. A count that is written
-//! in modes 2 and 3 takes effect at once, not at the end of the present period. Edges of channel 0
-//! that came while nobody could take them are one edge, as when a processor has its interrupts
-//! off; later edges are where they would have been.
+//! in modes 2 and 3 takes effect at once, not at the end of the present period. Later edges of
+//! channel 0 are where they would have been, however late one was served.
+//!
+//! A machine that the host does not run for a while owes its guest the periodic edges of that time:
+//! a guest that counts them against its TSC would find its timer broken (Xen and Linux do so at
+//! boot). They follow at four times the timer's rate, a second's worth at most. Edges that the guest
+//! itself did not take, because its interrupts were off, are one edge, as on hardware.
 
 use super::{nanoseconds, read_bytes, ticks, write_bytes};
 use crate::device::{Access, Device, Effect, Effects, SourceId};
@@ -16,6 +20,10 @@ use alloc::sync::Arc;
 pub const FREQUENCY: u64 = 1_193_182;
 /// A guest that wants edges faster than this, in nanoseconds, gets fewer.
 const SHORTEST_PERIOD: u64 = 50_000;
+/// A guest is owed the edges of so many nanoseconds at most.
+const MOST_OWED: u64 = 1_000_000_000;
+/// What is owed comes so many times as fast as the timer's own edges.
+const CATCH_UP: u64 = 4;
 /// The refresh bit of port 0x61 toggles this often, in nanoseconds.
 const REFRESH: u64 = 15_085;
 
@@ -99,6 +107,12 @@ impl Channel {
         let null = u8::from(self.count == 0) << 6;
         let output = u8::from(self.output(now)) << 7;
         output | null | bytes << 4 | self.mode << 1 | u8::from(self.bcd)
+    }
+
+    /// Nanoseconds between two edges that a guest gets, if they come again and again.
+    fn period(&self) -> Option<u64> {
+        let runs = self.is_periodic() && self.origin.is_some() && self.count != 0;
+        runs.then(|| nanoseconds(self.count.into(), FREQUENCY).max(SHORTEST_PERIOD))
     }
 
     /// The first rising edge of the output after `now`, in nanoseconds.
@@ -233,6 +247,10 @@ pub struct Pit {
     channels: [Channel; 3],
     /// Bits 1, 2 and 3 of port 0x61: speaker, and two checks that nothing hangs on.
     speaker: u8,
+    /// The next edge of channel 0, in nanoseconds.
+    edge: Option<u64>,
+    /// Edges that came while nobody served them.
+    owed: u64,
     clock: Arc<dyn Clock>,
     slot: TimerSlot,
     irq: SourceId,
@@ -241,7 +259,15 @@ pub struct Pit {
 impl Pit {
     /// After power-up. `irq` is edge-triggered.
     pub fn new(clock: Arc<dyn Clock>, slot: TimerSlot, irq: SourceId) -> Self {
-        let mut pit = Self { channels: Default::default(), speaker: 0, clock, slot, irq };
+        let mut pit = Self {
+            channels: Default::default(),
+            speaker: 0,
+            edge: None,
+            owed: 0,
+            clock,
+            slot,
+            irq,
+        };
         pit.reset();
         pit
     }
@@ -252,6 +278,7 @@ impl Pit {
         self.channels[0].gate = true;
         self.channels[1].gate = true;
         self.speaker = 0;
+        (self.edge, self.owed) = (None, 0);
         self.slot.set(None);
     }
 
@@ -272,7 +299,20 @@ impl Pit {
             None if port == 3 => self.control(value, now),
             None => {}
         }
-        self.slot.set(self.channels[0].next_edge(now));
+        if port == 0 || port == 3 && value >> 6 == 0 {
+            // Another count: what the one before owed is not owed any more.
+            self.owed = 0;
+            self.edge = self.channels[0].next_edge(now);
+        }
+        self.arm(now);
+    }
+
+    /// Sets the deadline: the next edge, or before it one that is owed.
+    fn arm(&self, now: u64) {
+        let period = self.channels[0].period().filter(|_| self.owed > 0);
+        let owed =
+            period.map(|period| now.saturating_add((period / CATCH_UP).max(SHORTEST_PERIOD)));
+        self.slot.set(self.edge.into_iter().chain(owed).min());
     }
 
     fn control(&mut self, word: u8, now: u64) {
@@ -331,7 +371,19 @@ impl Device for Pit {
 impl Timed for Pit {
     fn expire(&mut self, now: u64, effects: &mut Effects) {
         effects.push(Effect::Raise(self.irq));
-        self.slot.set(self.channels[0].next_edge(now));
+        match self.edge.filter(|edge| *edge <= now) {
+            Some(edge) => {
+                self.edge = self.channels[0].next_edge(now);
+                if let (Some(period), Some(next)) = (self.channels[0].period(), self.edge) {
+                    // Whole periods, each of them rounded.
+                    let passed = (next.saturating_sub(edge) + period / 2) / period;
+                    let owed = self.owed.saturating_add(passed.saturating_sub(1));
+                    self.owed = owed.min(MOST_OWED / period);
+                }
+            }
+            None => self.owed = self.owed.saturating_sub(1),
+        }
+        self.arm(now);
     }
 }
 

@@ -68,7 +68,7 @@ impl<V: MachineVm> Processor<V> {
         self.generation = self.machine.gathering.generation();
         let first = if self.index == 0 { self.machine.start() } else { None };
         let state = first.unwrap_or(VcpuState::X86(after_reset(self.machine.signature)));
-        self.vcpu.reset(&state)?;
+        self.vcpu.restart(&state)?;
         if let Some(apic) = &mut self.apic {
             apic.reset();
             self.vcpu.set_task_priority(0);

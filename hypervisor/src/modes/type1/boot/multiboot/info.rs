@@ -73,8 +73,9 @@ const NAME_TEXT: &[u8] = b"redox-hypervisor\0";
 const ENTRY: u64 = size_of::<MapEntry>() as u64;
 /// Rows that fit before the modules.
 const MAX_ROWS: usize = ((MODULE_LIST - MAP_LIST) / ENTRY) as usize;
+const MODULE: u64 = size_of::<Module>() as u64;
 /// Modules that fit before the command line.
-const MAX_MODULES: usize = ((COMMAND_LINE_AT - MODULE_LIST) / size_of::<Module>() as u64) as usize;
+const MAX_MODULES: usize = ((COMMAND_LINE_AT - MODULE_LIST) / MODULE) as usize;
 const _: () = assert!(MAX_MODULES > Type1Config::MAX_MODULES);
 /// Longest command line, the kernel's name in it.
 const LONGEST: u64 = ROOM.end - COMMAND_LINE_AT - 1;
@@ -110,7 +111,7 @@ pub fn write(
             string: low(placed.text),
             reserved: U32::new(0),
         };
-        memory.write_obj(Gpa(MODULE_LIST + i as u64 * size_of::<Module>() as u64), &module)?;
+        memory.write_obj(Gpa(MODULE_LIST + i as u64 * MODULE), &module)?;
     }
     for (i, row) in rows.iter().enumerate() {
         let entry = MapEntry {

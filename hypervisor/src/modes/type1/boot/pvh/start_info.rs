@@ -47,8 +47,9 @@ struct MapEntry {
 
 const MODULES: u64 = START_INFO.0 + 0x80;
 const MAP: u64 = START_INFO.0 + 0x400;
+const MODULE: u64 = size_of::<Module>() as u64;
 /// Modules that fit before the map.
-const MAX_MODULES: usize = ((MAP - MODULES) / size_of::<Module>() as u64) as usize;
+const MAX_MODULES: usize = ((MAP - MODULES) / MODULE) as usize;
 const _: () = assert!(MAX_MODULES > Type1Config::MAX_MODULES);
 /// Rows that fit before what comes next.
 const MAX_ROWS: usize = ((BOOT_PARAMS.0 - MAP) / 24) as usize;
@@ -82,7 +83,7 @@ pub fn write(
             cmdline_paddr: U64::new(if placed.text_size > 0 { placed.text } else { 0 }),
             reserved: U64::new(0),
         };
-        memory.write_obj(Gpa(MODULES + i as u64 * size_of::<Module>() as u64), &module)?;
+        memory.write_obj(Gpa(MODULES + i as u64 * MODULE), &module)?;
     }
     for (i, row) in rows.iter().enumerate() {
         let entry = MapEntry {
