@@ -384,7 +384,7 @@ impl Bench {
     fn run(&mut self, vcpu: usize) -> Ending {
         let ending = self.processors[vcpu].run(&self.accounts).expect("the backend does not fail");
         // The machine goes on as it is, however its run has ended.
-        self.machine.board.power.start(0);
+        self.machine.board.power.start(1);
         self.machine.board.power.reset_done();
         if let Ending::Fault(line) = &ending {
             panic!("the machine ended: {line}");
