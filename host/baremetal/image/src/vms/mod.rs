@@ -106,6 +106,9 @@ fn mark() {
 
 /// A stack for a vCPU's thread. The thread of its last run may be about to give its own back.
 fn stack(stacks: &Arc<Promised>) -> Option<Stack> {
+    if let Some(stack) = stacks.take() {
+        return Some(stack);
+    }
     let until = time::now().saturating_add(STACK_PATIENCE);
     loop {
         let stack = stacks.take();
@@ -136,6 +139,8 @@ impl Machines {
         let machine = Arc::new(Machine::new(files));
         let host = Host(machine.clone());
         crate::platform::promise_cpus();
+        // The heap's piece is set aside here rather than while the first VM is made.
+        memory::has_room(0);
         let added = Native::new(&crate::platform::Machine).map_err(|error| error.to_string());
         let added = added.and_then(|backend| {
             let lent = Type1Lent { backend: Scheduled(backend.clone()), host: host.clone() };
