@@ -11,6 +11,11 @@ pub enum Ran {
     Refused,
 }
 
+/// Stands where one thread may overtake another, so that it happens often enough to be seen.
+pub fn let_others_in() {
+    (0..4).for_each(|_| thread::yield_now());
+}
+
 /// Does it so often. `start` must succeed; `stop` says whether it stopped the VM, which it cannot
 /// before the start. `run` runs the vCPU of a guest that never ends: after each stop it has to come
 /// back, whichever of the three was first, or this never does.
@@ -21,11 +26,12 @@ pub fn start_and_stop(
     mut run: impl FnMut() -> Ran,
 ) {
     for _ in 0..rounds {
-        let stopped = AtomicBool::new(false);
+        let (stopped, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(&start);
             scope.spawn(|| {
-                while !stop() {
+                // A run may also find the stop before its own, and end by that.
+                while !stop() && !ended.load(SeqCst) {
                     thread::yield_now();
                 }
                 stopped.store(true, SeqCst);
@@ -34,7 +40,10 @@ pub fn start_and_stop(
             loop {
                 let is_over = stopped.load(SeqCst);
                 match run() {
-                    Ran::Stopped => break,
+                    Ran::Stopped => {
+                        ended.store(true, SeqCst);
+                        break;
+                    }
                     Ran::Refused if is_over => break,
                     Ran::Refused => thread::yield_now(),
                 }

@@ -369,7 +369,7 @@ fn starts_and_stops_at_once_leave_nothing_running() {
     let vm = bench.mode.create_vm(config(1)).unwrap();
     let mut vcpu = bench.mode.create_vcpu(vm, VcpuConfig { index: 0 }).unwrap();
     start_and_stop(
-        300,
+        1000,
         || bench.mode.start_vm(vm).unwrap(),
         || bench.mode.stop_vm(vm).is_ok(),
         || match vcpu.run() {
