@@ -7,6 +7,7 @@ use crate::description::Description;
 use crate::files::{self, Role};
 use crate::hvt;
 use host_linux::blob::FileBlob;
+use host_linux::net::Port;
 use hypervisor::config::{HvtResource, ResourceKind, Type1Disk, VmConfig};
 use hypervisor::detect::{ImageKind, detect};
 use hypervisor::mode::ModeKind;
@@ -14,7 +15,6 @@ use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::image::Image;
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 
 /// Bytes of a disk's sector.
 pub const SECTOR: u64 = 512;
@@ -111,22 +111,16 @@ pub fn networks(vm: &VmConfig) -> Vec<String> {
 }
 
 fn network(interface: &str) -> Result<(), String> {
-    if interface.starts_with('@') || interface == "user" || interface.starts_with("user,") {
-        return Ok(());
-    }
-    if interface.len() > LONGEST_NAME || interface.contains('/') {
+    let is_named = !interface.starts_with('@') && interface.split(',').next() != Some("user");
+    if is_named && (interface.len() > LONGEST_NAME || interface.contains('/')) {
         return Err(format!(
-            "network {interface}: it is no interface's name, which has at most {LONGEST_NAME} bytes \
-             and no `/'; or write interface = \"user\""
+            "network {interface}: an interface's name has at most {LONGEST_NAME} bytes and no `/'; \
+             or write interface = \"user\""
         ));
     }
-    if Path::new("/sys/class/net").join(interface).exists() {
-        return Ok(());
-    }
-    Err(format!(
-        "network {interface}: no such interface; make it with `ip tuntap add {interface} mode tap`, \
-         or write interface = \"user\""
-    ))
+    // By the calls that attach it: /sys shows another namespace's interfaces.
+    Port::check(interface)
+        .map_err(|error| format!("network {interface}: {error}; or write interface = \"user\""))
 }
 
 /// Whether what is booted is what this mode boots.
@@ -239,10 +233,11 @@ mod tests {
             found(&text, &[("f", b"firmware")])
         };
         assert!(
-            net("no-such-tap").contains("network no-such-tap: no such interface; make it with")
+            net("no-such-tap").contains("network no-such-tap: No such interface; make it with")
         );
-        assert!(net("a-name-of-16-byt").contains("no interface's name"));
-        for good in ["lo", "@7", "user", "user,tcp=8080:80"] {
+        assert!(net("a-name-of-16-byt").contains("at most 15 bytes"));
+        assert!(net("lo").contains("network lo: this is no TAP interface with one queue"));
+        for good in ["@7", "user", "user,tcp=8080:80"] {
             assert_eq!(net(good), "");
         }
     }

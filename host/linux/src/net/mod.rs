@@ -30,6 +30,9 @@ pub enum NetError {
     /// No such interface.
     #[error("No such interface; make it with `ip tuntap add {0} mode tap`")]
     Missing(String),
+    /// It is an interface of another kind.
+    #[error("this is no TAP interface with one queue; make one with `ip tuntap add NAME mode tap`")]
+    NotTap(String),
     /// It is down.
     #[error("Network is down; bring it up with `ip link set {0} up`")]
     Down(String),
@@ -101,6 +104,16 @@ impl Port {
                 Ok(Self::Frames(FramePort { fd, mac, mtu, ends: true }))
             }
         }
+    }
+
+    /// Looks whether [`Port::attach`] would find the interface that `spec` names, by the same calls
+    /// and without attaching it. What is no interface's name is not looked at.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub fn check(spec: &str) -> Result<(), NetError> {
+        let named = spec != "user" && !spec.starts_with("user,") && !spec.starts_with('@');
+        if named { tap::check(spec) } else { Ok(()) }
     }
 
     /// Over a descriptor of any kind that does not block.

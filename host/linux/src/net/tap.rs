@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 const DEFAULT_MTU: u16 = 1500;
 
 const NAME: usize = libc::IFNAMSIZ;
+const SIOCETHTOOL: u64 = 0x8946;
 
 /// `struct ifreq`.
 #[repr(C)]
@@ -53,10 +54,24 @@ fn control_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
 }
 
-/// Attaches an interface that exists and is up; gives its descriptor and MTU.
-pub(super) fn attach(name: &str) -> Result<(OwnedFd, u16), NetError> {
+/// Looks whether [`attach`] would find a TAP of this name, in this process's network namespace.
+pub(super) fn check(name: &str) -> Result<(), NetError> {
+    look(name).map(drop)
+}
+
+/// An interface that is there, up, and a TAP; gives the socket that was asked.
+fn look(name: &str) -> Result<OwnedFd, NetError> {
     let control = control_socket().map_err(|e| NetError::Step("socket", e))?;
     check_up(&control, name)?;
+    if !is_tap(&control, name) {
+        return Err(NetError::NotTap(name.to_owned()));
+    }
+    Ok(control)
+}
+
+/// Attaches an interface that exists and is up; gives its descriptor and MTU.
+pub(super) fn attach(name: &str) -> Result<(OwnedFd, u16), NetError> {
+    let control = look(name)?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let tap = open("/dev/net/tun", flags, Mode::empty())
         .map_err(|e| NetError::Step("/dev/net/tun", e))?;
@@ -66,6 +81,8 @@ pub(super) fn attach(name: &str) -> Result<(OwnedFd, u16), NetError> {
     ioctl(&tap, libc::TUNSETIFF, &mut request).map_err(|error| match error {
         Errno::PERM => NetError::Foreign(name.to_owned()),
         Errno::BUSY => NetError::InUse,
+        // A TAP that was made with other flags, such as several queues.
+        Errno::INVAL => NetError::NotTap(name.to_owned()),
         other => NetError::System(other),
     })?;
     let mtu = mtu(&control, name)?;
@@ -86,6 +103,33 @@ fn check_up(control: &OwnedFd, name: &str) -> Result<(), NetError> {
     Ok(())
 }
 
+/// Whether the driver says so (Linux `drivers/net/tun.c`, `tun_get_drvinfo`).
+fn is_tap(control: &OwnedFd, name: &str) -> bool {
+    /// `struct ethtool_drvinfo`.
+    #[repr(C)]
+    struct DriverInfo {
+        command: u32,
+        driver: [u8; 32],
+        versions: [u8; 64],
+        bus: [u8; 32],
+        rest: [u8; 64],
+    }
+    const ETHTOOL_GDRVINFO: u32 = 3;
+    let mut info = DriverInfo {
+        command: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        versions: [0; 64],
+        bus: [0; 32],
+        rest: [0; 64],
+    };
+    let asked = Request::new(name).is_ok_and(|mut request| {
+        let pointer = (&raw mut info) as usize;
+        request.data[..8].copy_from_slice(&pointer.to_ne_bytes());
+        ioctl(control, SIOCETHTOOL, &mut request).is_ok()
+    });
+    asked && info.driver.starts_with(b"tun\0") && info.bus.starts_with(b"tap\0")
+}
+
 fn mtu(control: &OwnedFd, name: &str) -> Result<u16, NetError> {
     let mut request = Request::new(name)?;
     ioctl(control, libc::SIOCGIFMTU, &mut request)?;
@@ -102,7 +146,6 @@ fn whole_frames_only(control: &OwnedFd, name: &str) {
     }
     const ETHTOOL_SGSO: u32 = 0x24;
     const ETHTOOL_SGRO: u32 = 0x2c;
-    const SIOCETHTOOL: u64 = 0x8946;
     for command in [ETHTOOL_SGRO, ETHTOOL_SGSO] {
         let mut value = EthtoolValue { command, data: 0 };
         if let Ok(mut request) = Request::new(name) {

@@ -237,6 +237,10 @@ fn refused(error: NetError) -> HostError {
         NetError::Missing(_) => {
             HostError::new(HostErrorKind::Other, "no such interface: make it with `ip tuntap add`")
         }
+        NetError::NotTap(_) => HostError::new(
+            HostErrorKind::Other,
+            "this is no TAP interface with one queue: `ip tuntap add NAME mode tap`",
+        ),
         NetError::Down(_) => {
             HostError::new(HostErrorKind::Io, "the interface is down: `ip link set NAME up`")
         }

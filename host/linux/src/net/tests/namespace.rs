@@ -159,3 +159,27 @@ fn passt_answers_at_the_gateway_and_forwards_a_port() {
             && &frame[42..] == b"over the wall"
     });
 }
+
+/// What cannot be attached is told by name, by a look as by an attempt.
+#[test]
+fn what_is_no_tap_of_one_queue_is_told() {
+    let ready = rustix::process::geteuid().is_root()
+        && own_namespace()
+        && ip("tuntap add tun0 mode tun")
+        && ip("tuntap add many0 mode tap multi_queue")
+        && ip("tuntap add one0 mode tap")
+        && ["tun0", "many0", "one0"].iter().all(|name| ip(&format!("link set {name} up")));
+    if !ready {
+        return skip("what_is_no_tap_of_one_queue_is_told");
+    }
+    let attach = |name: &str| Port::attach(name, Some(MAC)).map(drop);
+    for name in ["lo", "tun0"] {
+        assert!(matches!(Port::check(name), Err(NetError::NotTap(_))), "{name}");
+        assert!(matches!(attach(name), Err(NetError::NotTap(_))), "{name}");
+    }
+    // That it has several queues shows only when it is attached.
+    assert!(matches!(attach("many0"), Err(NetError::NotTap(_))));
+    Port::check("one0").unwrap();
+    attach("one0").unwrap();
+    assert!(matches!(Port::check("none0"), Err(NetError::Missing(_))));
+}
