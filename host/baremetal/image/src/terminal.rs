@@ -71,6 +71,11 @@ pub fn add_guest(vm: u32, name: &str) {
     TERMINAL.lock().outputs.add(vm, name);
 }
 
+/// The name of a guest.
+pub fn name(vm: u32) -> alloc::string::String {
+    TERMINAL.lock().outputs.name(vm).into()
+}
+
 /// A guest has ended, or is gone; `notice` is a line about it. The prompt comes once, after all.
 pub fn finish_guest(vm: u32, gone: bool, notice: Option<fmt::Arguments<'_>>) {
     let mut terminal = TERMINAL.lock();

@@ -59,6 +59,11 @@ impl Outputs {
         self.sources.insert(vm, Source { name: name.into(), line });
     }
 
+    /// A VM's name; empty if there is no such VM.
+    pub fn name(&self, vm: u32) -> &str {
+        self.sources.get(&vm).map_or("", |source| &source.name)
+    }
+
     /// A VM has ended or is gone: shows what is left of its last line.
     pub fn finish(&mut self, vm: u32, gone: bool, out: &mut dyn FnMut(&[u8])) {
         if let Some(source) = self.sources.get_mut(&vm)

@@ -57,11 +57,11 @@ impl Machine {
         })
     }
 
-    /// Connects network `index` of the VM called `vm` to the network that `interface` names, under
-    /// its own address or one that stays the same.
+    /// Connects network `index` of a VM to the network that `interface` names, under its own address
+    /// or one that follows from its name and stays the same.
     pub fn connect(
         &self,
-        (vm, index): (&str, u32),
+        (vm, index): (VmId, u32),
         interface: &str,
         mac: Option<[u8; 6]>,
         waker: Arc<dyn Waker>,
@@ -72,7 +72,7 @@ impl Machine {
         };
         let mac = mac.unwrap_or_else(|| {
             let identity = self.devices().lock().identity;
-            stable_mac(&identity, vm, index)
+            stable_mac(&identity, &crate::terminal::name(vm.get()), index)
         });
         let port = Port::connect(self.switch(name)?, mac, waker)?;
         if trusted {
@@ -124,7 +124,6 @@ impl HvtHost for Host {
     fn session(&self, vm: VmId, name: &str) -> Result<Box<dyn HvtSession>, HostError> {
         crate::terminal::add_guest(vm.get(), name);
         let machine = self.0.clone();
-        let name = name.into();
-        Ok(Box::new(Session { machine, vm, name, kick: Arc::default(), queues: Vec::new() }))
+        Ok(Box::new(Session { machine, vm, kick: Arc::default(), queues: Vec::new() }))
     }
 }

@@ -5,7 +5,6 @@ use super::host::Machine;
 use super::type1::VmNotices;
 use crate::{terminal, thread, time};
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host_baremetal::console::output::in_pieces;
@@ -52,7 +51,6 @@ impl Waker for VcpuKick {
 pub struct Session {
     pub(super) machine: Arc<Machine>,
     pub(super) vm: VmId,
-    pub(super) name: String,
     pub(super) kick: Arc<VcpuKick>,
     pub(super) queues: Vec<(u32, Arc<Queue>)>,
 }
@@ -72,7 +70,7 @@ impl HvtSession for Session {
         interface: &str,
         mac: Option<[u8; 6]>,
     ) -> Result<Box<dyn NetPort>, HostError> {
-        let own = (self.name.as_str(), handle);
+        let own = (self.vm, handle);
         let port = self.machine.connect(own, interface, mac, self.kick.clone())?;
         self.queues.push((handle, port.queue().clone()));
         Ok(Box::new(port))

@@ -7,7 +7,6 @@ use super::session::{VcpuKick, VmConsole};
 use crate::log::warning;
 use crate::{terminal, thread};
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +28,7 @@ impl Type1Host for Host {
 
     fn session(&self, vm: VmId, name: &str) -> Result<Box<dyn Type1Session>, HostError> {
         terminal::add_guest(vm.get(), name);
-        let (machine, name) = (self.0.clone(), name.into());
-        Ok(Box::new(Session { machine, vm, name, arrivals: Vec::new() }))
+        Ok(Box::new(Session { machine: self.0.clone(), vm, arrivals: Vec::new() }))
     }
 }
 
@@ -38,7 +36,6 @@ impl Type1Host for Host {
 struct Session {
     machine: Arc<Machine>,
     vm: VmId,
-    name: String,
     arrivals: Vec<Arc<Arrivals>>,
 }
 
@@ -61,7 +58,7 @@ impl Type1Session for Session {
             "a network of the bare machine has a name: write interface = \"NAME\"",
         ))?;
         let arrivals = Arc::new(Arrivals::default());
-        let own = (self.name.as_str(), index);
+        let own = (self.vm, index);
         let port = self.machine.connect(own, name, mac, arrivals.clone())?;
         let serving = arrivals.clone();
         thread::spawn(CpuSet::ALL, move || serving.serve(&*arrived))
