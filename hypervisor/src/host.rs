@@ -236,6 +236,12 @@ pub trait Blob: Send + Sync {
     /// # Errors
     /// If the host cannot read it.
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError>;
+
+    /// So many bytes of a guest's memory were cleared while it was loaded. No lock is held: a host
+    /// that shares its processors may let others run.
+    fn cleared(&self, bytes: usize) {
+        let _ = bytes;
+    }
 }
 
 impl Blob for [u8] {
@@ -268,6 +274,10 @@ impl<T: Blob + ?Sized> Blob for Arc<T> {
 
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
         (**self).read_at(offset, to)
+    }
+
+    fn cleared(&self, bytes: usize) {
+        (**self).cleared(bytes);
     }
 }
 

@@ -9,6 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use host_baremetal::bundle::{self, BundleError};
 use hypervisor::host::{Blob, BlockStore, HostError, HostErrorKind};
 use hypervisor::memory::GuestSlice;
@@ -142,12 +143,17 @@ impl Files {
     }
 }
 
-/// So much is copied before others have their turn.
-const PIECE: usize = 1 << 20;
+/// So much is copied or cleared before others have their turn.
+const PIECE: usize = 64 << 10;
 
-/// So much has been copied: others have their turn, if it was much. No lock is held.
+/// Bytes that were copied or cleared for guests since others had their turn. A guest may ask for
+/// many small pieces as well as for a large one.
+static DONE: AtomicUsize = AtomicUsize::new(0);
+
+/// So much has been done for a guest: others have their turn, if it has become much. No lock is held.
 fn breathe(count: usize) {
-    if count >= PIECE {
+    if DONE.fetch_add(count, Ordering::Relaxed).saturating_add(count) >= PIECE {
+        DONE.store(0, Ordering::Relaxed);
         crate::thread::take_interrupts();
     }
 }
@@ -163,10 +169,22 @@ impl Blob for File {
     }
 
     fn read_at(&self, offset: u64, to: GuestSlice<'_>) -> Result<usize, HostError> {
-        let count = Blob::read_at(&self.files.archive()[self.range.clone()], offset, to)?;
+        let archive = &self.files.archive()[self.range.clone()];
+        let mut done = 0;
         // A guest that resets its machine again and again has its kernel loaded as often.
-        breathe(count);
-        Ok(count)
+        while let Some(part) = to.part(done, PIECE.min(to.len() - done)).filter(|p| !p.is_empty()) {
+            let count = Blob::read_at(archive, offset.saturating_add(done as u64), part)?;
+            breathe(count);
+            done += count;
+            if count < part.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn cleared(&self, bytes: usize) {
+        breathe(bytes);
     }
 }
 

@@ -128,7 +128,7 @@ impl Loader {
         board: &Board,
         signature: u32,
     ) -> Result<X86State, Type1Error> {
-        clear_low(memory)?;
+        self.clear_low(memory)?;
         let facts = self.facts(parts.pci.ecam());
         if let Some((blob, rom)) = &self.firmware {
             self.load_shadow(&**blob, rom, memory)?;
@@ -153,6 +153,19 @@ impl Loader {
         };
         let rows = map::without_firmware(&ram, &reserved);
         Ok(start(kernel, memory, &given, &rows)?)
+    }
+
+    /// Zeroes the first MiB, where tables and parameters go.
+    fn clear_low(&self, memory: &GuestMemory) -> Result<(), Type1Error> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let end = memory.end().0.min(1 << 20);
+        for page in 0..end / 4096 {
+            memory.write_bytes(Gpa(page * 4096), &ZEROS).map_err(StartError::Memory)?;
+            if let Some(kernel) = &self.kernel {
+                kernel.cleared(ZEROS.len());
+            }
+        }
+        Ok(())
     }
 
     fn facts(&self, ecam: Option<Range<u64>>) -> Facts {
@@ -212,14 +225,4 @@ impl Loader {
 
 fn open(host: &dyn Type1Host, what: &'static str, name: &str) -> Result<Box<dyn Blob>, Type1Error> {
     Ok(host.open(name).map_err(|error| LendError::Resource { what, name: name.into(), error })?)
-}
-
-/// Zeroes the first MiB, where tables and parameters go.
-fn clear_low(memory: &GuestMemory) -> Result<(), Type1Error> {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let end = memory.end().0.min(1 << 20);
-    for page in 0..end / 4096 {
-        memory.write_bytes(Gpa(page * 4096), &ZEROS).map_err(StartError::Memory)?;
-    }
-    Ok(())
 }

@@ -153,7 +153,7 @@ impl Kernel {
         for part in &self.parts {
             let what = "a segment of the kernel";
             load(blob, what, part.offset, part.filled, memory, Gpa(part.at))?;
-            zero(memory, part.at + part.filled..part.end())?;
+            zero(blob, memory, part.at + part.filled..part.end())?;
         }
         let texts = info::write_command_line(memory, given)?..ROOM.end;
         let modules = modules::place(memory, given, end.max(HIGH), 1 << 32, texts)?;
@@ -226,13 +226,18 @@ fn check(mut parts: Vec<Part>) -> Result<Vec<Part>, MultibootError> {
     }
 }
 
-/// Zeroes what a guest may have used before a reset.
-fn zero(memory: &GuestMemory, range: Range<u64>) -> Result<(), StartError> {
+/// Zeroes what a guest may have used before a reset, in pieces between which others may run.
+fn zero(
+    blob: &(impl Blob + ?Sized),
+    memory: &GuestMemory,
+    range: Range<u64>,
+) -> Result<(), StartError> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut at = range.start;
     while at < range.end {
         let piece = usize::try_from(range.end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
         memory.write_bytes(Gpa(at), &ZEROS[..piece])?;
+        blob.cleared(piece);
         at += piece as u64;
     }
     Ok(())
