@@ -30,6 +30,8 @@ pub enum Problem {
     Syntax(String),
     /// The text is longer than this many bytes.
     TooLong(usize),
+    /// Arrays, tables or dotted keys are nested more deeply than this.
+    TooDeep(usize),
     /// A key is given twice.
     Duplicate(String),
     /// A key that the table does not have.
@@ -150,6 +152,7 @@ impl Problem {
         match self {
             Self::Syntax(_) => write!(f, "not TOML"),
             Self::TooLong(_) => write!(f, "the description is too long"),
+            Self::TooDeep(_) => write!(f, "the description is nested too deeply"),
             Self::Duplicate(key) => write!(f, "duplicate key `{}`", Shown(key)),
             Self::UnknownKey { key, .. } => write!(f, "unknown key `{}`", Shown(key)),
             Self::Missing { key, table, .. } => write!(f, "missing key `{key}` in [{table}]"),
@@ -174,6 +177,7 @@ impl Problem {
         match self {
             Self::Syntax(text) => write!(f, "{}", Shown(text)),
             Self::TooLong(limit) => write!(f, "at most {limit} bytes are read"),
+            Self::TooDeep(limit) => write!(f, "at most {limit} levels are read"),
             Self::Duplicate(_) => write!(f, "remove one of them"),
             Self::UnknownKey { key, table, valid } => {
                 suggest(f, key, valid, '`', format_args!("{} has", Owner(table)))

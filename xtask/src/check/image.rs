@@ -22,7 +22,7 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 18] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
@@ -31,6 +31,7 @@ const TESTS: [Test; 17] = [
     ("there is one prompt after a guest's end, and none where the machine ends", prompts),
     ("several unikernels run at once", several),
     ("a VM that cannot be made is a failure, however the others end", missed),
+    ("descriptions that are too deep or too long are one error each", bounded),
     ("a guest that never ends leaves others their share and is stopped", endless),
     ("a guest that prints 3 MiB at once leaves others their share and is stopped", loud),
     ("guests have all memory that they were promised, and the console its words", exhausted),
@@ -185,6 +186,25 @@ fn missed(image: &Path) -> Result<()> {
     let start = Start::Kernel { image, words: "exit console=off", module: Some(&module) };
     let boot = Trial { start, cpus: 1, devices: &[], typed: &[] }.boot()?;
     expect(&boot, Some(BAD), &["block.toml: ", "(hello): exit status 0"])
+}
+
+/// The parser has a small stack and a heap whose blocks end at 4 MiB; the others still run.
+fn bounded(image: &Path) -> Result<()> {
+    let arrays = format!("args = {}", "[".repeat(78));
+    let tables = format!("args = {}", "{a=".repeat(60));
+    let comment = format!("# {}", "x".repeat(1_000_000));
+    let configs =
+        [("arrays", &*arrays), ("tables", &*tables), ("comment", &*comment), ("hello", HELLO)];
+    let module = module("bounded", &configs)?;
+    let start = Start::Kernel { image, words: "exit console=off", module: Some(&module) };
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &[] }.boot()?;
+    let parts = [
+        "arrays.toml: the description is nested too deeply: at most 16 levels are read",
+        "tables.toml: the description is nested too deeply: at most 16 levels are read",
+        "comment.toml: ",
+        "(hello): exit status 0",
+    ];
+    expect(&boot, Some(BAD), &parts)
 }
 
 fn endless(image: &Path) -> Result<()> {

@@ -4,6 +4,7 @@
 //! that has one mistake anywhere in what is looked at. The text may be a stranger's: its length,
 //! nesting and every value are bounded.
 
+mod depth;
 mod modes;
 mod reader;
 mod vm;
@@ -13,8 +14,10 @@ use crate::mode::ModeKind;
 use ::toml::de::DeTable;
 use reader::{Reader, Text};
 
-/// Longest file that is read, in bytes.
-pub const MAX_LENGTH: usize = 1 << 20;
+pub use depth::MAX_DEPTH;
+
+/// Longest file that is read, in bytes. The parser takes some sixty times as much memory, in one piece.
+pub const MAX_LENGTH: usize = 64 << 10;
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,9 @@ impl ConfigFile {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         if text.len() > MAX_LENGTH {
             return Err(ConfigError::new(Problem::TooLong(MAX_LENGTH)));
+        }
+        if depth::is_too_deep(text) {
+            return Err(ConfigError::new(Problem::TooDeep(MAX_DEPTH)));
         }
         let text = Text::new(text);
         let table = DeTable::parse(text.as_str()).map_err(|error| text.syntax(&error))?;
