@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use host_program::output;
 use hypervisor::config::VmConfig;
 use vm_bundle::{Files, NO_FIRMWARE, Room, firmware};
 
@@ -57,6 +58,8 @@ impl Options {
 #[derive(Default)]
 struct Bundle {
     files: Files,
+    /// What is in it, which must not be written over.
+    inputs: Vec<PathBuf>,
     room: Room,
     lacks_firmware: bool,
 }
@@ -67,8 +70,7 @@ impl Bundle {
         self.add_firmware(options.firmware.as_deref())?;
         let archive = std::mem::take(&mut self.files).archive()?;
         let output = &options.output;
-        vm_bundle::write_whole(output, &archive)
-            .with_context(|| format!("cannot write {}", output.display()))
+        Ok(output::write(output, &self.inputs, &archive)?)
     }
 
     fn add_all(&mut self, paths: &[PathBuf]) -> Result<()> {
@@ -88,6 +90,7 @@ impl Bundle {
         let shown = from.display();
         let size = fs::metadata(from).with_context(|| format!("cannot read {shown}"))?.len();
         self.room.take(&shown.to_string(), size).map_err(Error::msg)?;
+        self.inputs.push(from.to_owned());
         self.files.add_file(name, from)
     }
 

@@ -2,7 +2,9 @@
 //! Linux, "initramfs buffer format"): the boot module of our bare-metal image.
 
 use crate::description::{Description, beside};
+use crate::files;
 use cpio::newc::{Builder, ModeFileType, trailer};
+use host_program::output;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -22,17 +24,20 @@ const LISTS_OF_IMAGES: [&str; 1] = ["modules"];
 /// `manifest` may be this, which is no path.
 const NO_PATH: &str = "auto";
 
-/// Writes the archive.
+/// Writes the archive, beside `output` and then in its place, never over anything that a
+/// description names.
 ///
 /// # Errors
 /// In words for a person.
 pub fn write(configs: &[PathBuf], output: &Path) -> Result<(), String> {
     let mut archive = Archive::default();
+    let mut inputs = configs.to_vec();
     for config in configs {
-        archive.add(config)?;
+        // Also what is not taken along, such as a disk.
+        inputs.append(&mut files::all(&archive.add(config)?.vm));
     }
     let bytes = archive.bytes().map_err(|e| format!("cannot make the archive: {e}"))?;
-    vm_bundle::write_whole(output, &bytes).map_err(|e| format!("{}: {e}", output.display()))
+    output::write(output, inputs, &bytes).map_err(|e| e.to_string())
 }
 
 /// An archive being made.
@@ -50,11 +55,12 @@ impl Archive {
     ///
     /// # Errors
     /// In words for a person.
-    pub fn add(&mut self, config: &Path) -> Result<(), String> {
+    pub fn add(&mut self, config: &Path) -> Result<Description, String> {
         let description = Description::read(config)?;
         let folder = config.parent().unwrap_or(Path::new(""));
         self.add_text(&description.vm.name, &description.text, folder)
-            .map_err(|e| format!("{}: {e}", config.display()))
+            .map_err(|e| format!("{}: {e}", config.display()))?;
+        Ok(description)
     }
 
     /// Adds a description, by its name, whose paths are relative to `folder`.
@@ -161,6 +167,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_a_description_names_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = "[vm]\nname = \"x\"\n[vm.type1]\nkernel = \"kernel\"\ninitrd = \"initrd\"\n\
+                    [[vm.type1.disks]]\npath = \"disk\"\n";
+        let inputs = ["kernel", "initrd", "disk"];
+        inputs.iter().for_each(|name| fs::write(at(name), name).unwrap());
+        fs::write(at("vm.toml"), text).unwrap();
+        fs::hard_link(at("disk"), at("another name")).unwrap();
+        std::os::unix::fs::symlink(at("kernel"), at("link")).unwrap();
+        for name in ["kernel", "initrd", "disk", "vm.toml", "another name", "link"] {
+            let error = write(&[at("vm.toml")], &at(name)).unwrap_err();
+            assert!(error.contains("an input") || error.contains("symbolic link"), "{error}");
+        }
+        inputs.iter().for_each(|name| assert_eq!(fs::read_to_string(at(name)).unwrap(), *name));
+        assert_eq!(fs::read_to_string(at("vm.toml")).unwrap(), text);
+        write(&[at("vm.toml")], &at("vm.cpio")).unwrap();
+        assert!(fs::read(at("vm.cpio")).unwrap().starts_with(b"070701"));
+    }
+
+    #[test]
     fn files_are_there_once_and_descriptions_lead_to_them() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -180,7 +207,7 @@ mod tests {
         for config in ["1.toml", "2.toml", "b/3.toml"] {
             archive.add(&at(config)).unwrap();
         }
-        assert!(archive.add(&at("1.toml")).unwrap_err().contains("two VMs of the name first"));
+        assert!(archive.add(&at("1.toml")).err().unwrap().contains("two VMs of the name first"));
         let entries = entries(&archive.bytes().unwrap());
         let names: Vec<_> = entries.iter().map(|(name, _)| name.as_str()).collect();
         let images = ["images", "images/2-kernel", "images/kernel"];
