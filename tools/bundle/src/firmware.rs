@@ -5,15 +5,20 @@ use hypervisor::config::{ModeSpecificConfig, VmConfig};
 use hypervisor::detect::detect;
 use hypervisor::host::Blob;
 use hypervisor::mode::ModeKind;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// Where SeaBIOS is looked for: Debian's `seabios`; QEMU from its own sources.
+/// Where SeaBIOS is looked for, besides where the QEMU on `PATH` has it: Debian's `seabios`; QEMU
+/// from its own sources.
 const PLACES: [&str; 3] = [
     "/usr/share/seabios/bios-256k.bin",
     "/usr/share/qemu/bios-256k.bin",
     "/usr/local/share/qemu/bios-256k.bin",
 ];
+/// The same below the folder in which a QEMU was installed.
+const BELOW: [&str; 2] = ["share/seabios/bios-256k.bin", "share/qemu/bios-256k.bin"];
+const QEMU: &str = "qemu-system-x86_64";
 
 /// Gives a VM the firmware that it needs and does not name, by the name that `find` finds for it,
 /// and names it in the description's text as well. `is_disk` says what [`is_disk`] does of the image of
@@ -65,18 +70,29 @@ pub fn is_disk(image: &dyn Blob) -> bool {
 /// # Errors
 /// If it has none: where it was looked for and what to install.
 pub fn installed() -> Result<String, String> {
-    find(&PLACES)
+    let mut places = PLACES.map(PathBuf::from).to_vec();
+    places.extend(beside_qemu(&std::env::var_os("PATH").unwrap_or_default()));
+    find(&places)
+}
+
+/// Where the first QEMU of these folders has it, if there is one.
+fn beside_qemu(folders: &OsStr) -> Vec<PathBuf> {
+    let mut programs = std::env::split_paths(folders).map(|folder| folder.join(QEMU));
+    let found = programs.find(|at| at.is_file()).and_then(|at| at.canonicalize().ok());
+    let prefix = found.as_deref().and_then(Path::parent).and_then(Path::parent);
+    prefix.into_iter().flat_map(|prefix| BELOW.map(|below| prefix.join(below))).collect()
 }
 
 /// The first of these files that is there.
-fn find(places: &[&str]) -> Result<String, String> {
-    let found = places.iter().find(|path| Path::new(path).is_file());
-    found.map(|path| (*path).to_owned()).ok_or_else(|| {
+fn find(places: &[PathBuf]) -> Result<String, String> {
+    let shown = |path: &PathBuf| path.display().to_string();
+    let found = places.iter().find(|path| path.is_file());
+    found.map(shown).ok_or_else(|| {
         format!(
             "the machine boots a disk, and there is no firmware for that: looked for {}; install \
              SeaBIOS (on Debian the package seabios), or name a file as `firmware` in [vm.type1], \
              such as /usr/share/ovmf/OVMF.fd of Debian's package ovmf",
-            places.join(", ")
+            places.iter().map(shown).collect::<Vec<_>>().join(", ")
         )
     })
 }
@@ -128,13 +144,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_package_and_places() {
-        let error = find(&["/nowhere/bios.bin"]).unwrap_err();
+        let error = find(&["/nowhere/bios.bin".into()]).unwrap_err();
         assert!(
             error.contains("/nowhere/bios.bin") && error.contains("package seabios"),
             "{error}"
         );
         let there = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        assert_eq!(find(&["/nowhere/bios.bin", there]).as_deref(), Ok(there));
+        assert_eq!(find(&["/nowhere/bios.bin".into(), there.into()]).as_deref(), Ok(there));
     }
 
     #[test]
@@ -145,5 +161,19 @@ mod tests {
         fill(&mut vm, &mut text, |_| false, || Ok("/f".into())).unwrap();
         assert_eq!(parsed(&text), vm);
         assert_eq!(vm.type1().firmware.as_deref(), Some("/f"));
+    }
+
+    #[test]
+    fn a_qemu_of_ones_own_has_its_firmware() {
+        let prefix = std::env::temp_dir().join(format!("qemu-{}", std::process::id()));
+        let (bin, share) = (prefix.join("bin"), prefix.join("share/qemu"));
+        [&bin, &share].map(|folder| std::fs::create_dir_all(folder).unwrap());
+        std::fs::write(bin.join(QEMU), "").unwrap();
+        std::fs::write(share.join("bios-256k.bin"), "").unwrap();
+        let folders = std::env::join_paths(["/nowhere".into(), bin.clone()]).unwrap();
+        let found = find(&beside_qemu(&folders));
+        std::fs::remove_dir_all(&prefix).unwrap();
+        assert!(found.unwrap().ends_with("share/qemu/bios-256k.bin"));
+        assert!(beside_qemu(OsStr::new("/nowhere")).is_empty());
     }
 }
