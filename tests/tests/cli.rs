@@ -31,7 +31,7 @@ fn called_as_solo5_hvt_it_behaves_as_one() {
     help.assert_ends(1, "usage: solo5-hvt ");
     assert_eq!(help.stdout, "", "upstream's goes to standard error");
     let version = Tender::bare().program(&path).option("--version").run();
-    version.assert_ends(0, "\nABI version 2\n");
+    version.assert_ends(0, "\nABI version 2\nABI version 1\n");
     let missing = Tender::bare().program(&path).run();
     missing.assert_ends(1, "solo5-hvt: Missing KERNEL operand\nusage: solo5-hvt ");
     Tender::new("hello").program(&path).run().assert_success();

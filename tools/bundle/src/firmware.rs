@@ -167,7 +167,9 @@ mod tests {
     fn a_qemu_of_ones_own_has_its_firmware() {
         let prefix = std::env::temp_dir().join(format!("qemu-{}", std::process::id()));
         let (bin, share) = (prefix.join("bin"), prefix.join("share/qemu"));
-        [&bin, &share].map(|folder| std::fs::create_dir_all(folder).unwrap());
+        for folder in [&bin, &share] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
         std::fs::write(bin.join(QEMU), "").unwrap();
         std::fs::write(share.join("bios-256k.bin"), "").unwrap();
         let folders = std::env::join_paths(["/nowhere".into(), bin.clone()]).unwrap();

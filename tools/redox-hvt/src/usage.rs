@@ -55,7 +55,12 @@ pub fn hint() -> String {
     format!("`{} --help' lists the options", tell::program())
 }
 
-/// What `--version` says; other programs read its second line.
+/// What `--version` says. Other programs read the lines after the first: Albatross looks for one with
+/// the version of its image, and solo5-hvt has one line, with the newest.
 pub fn version() -> String {
-    format!("{} tender, version {VERSION}\nABI version {}\n", tell::program(), ABI_VERSIONS.end())
+    let mut text = format!("{} tender, version {VERSION}\n", tell::program());
+    for abi in ABI_VERSIONS.rev() {
+        text.push_str(&format!("ABI version {abi}\n"));
+    }
+    text
 }
