@@ -37,7 +37,8 @@ fuzz_target!(|file: &[u8]| {
     let map = without_firmware(&ranges, &[]);
     let ramdisk = File(&[0x5a; 3000]);
     let (name, ramdisk) = (b"kernel", Some(&ramdisk as &dyn Blob));
-    let given = Given { ram: &ranges, name, cmdline, ramdisk, rsdp: Gpa(0xe_0000) };
+    let rsdp = Gpa(0xe_0000);
+    let given = Given { ram: &ranges, name, cmdline, ramdisk, modules: &[], rsdp };
     match start(&File(file), &ram.memory, &given, &map) {
         Ok(state) => {
             let low = state.rax == 0x2bad_b002 && (0x500..0x9_0000).contains(&state.rip);

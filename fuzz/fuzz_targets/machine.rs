@@ -370,6 +370,7 @@ struct Bench {
     machine: Arc<Machine<Vm>>,
     processors: Vec<Processor<Vm>>,
     accounts: Accounts,
+    runs: u64,
 }
 
 impl Bench {
@@ -377,14 +378,15 @@ impl Bench {
         let stage = Stage::new();
         let (machine, processors) = build(&stage, firmware);
         stage.plug(&machine.board);
-        Self { firmware, stage, machine, processors, accounts: Accounts::default() }
+        Self { firmware, stage, machine, processors, accounts: Accounts::default(), runs: 0 }
     }
 
     /// One vCPU goes on until it has nothing more to do.
     fn run(&mut self, vcpu: usize) -> Ending {
         let ending = self.processors[vcpu].run(&self.accounts).expect("the backend does not fail");
         // The machine goes on as it is, however its run has ended.
-        self.machine.board.power.start(1);
+        self.runs += 1;
+        self.machine.board.power.start(self.runs);
         self.machine.board.power.reset_done();
         if let Ending::Fault(line) = &ending {
             panic!("the machine ended: {line}");

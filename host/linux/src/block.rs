@@ -1,6 +1,6 @@
 //! Disks: files and block devices.
 //!
-//! One that a guest may write is locked, so that no two guests use it ([`lock`]).
+//! One that a guest may write is locked, so that no two guests use it (`lock`).
 //!
 //! What a write has returned `Ok` for is in the kernel's hands: it outlives this process, however
 //! that ends.

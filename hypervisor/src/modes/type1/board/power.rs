@@ -100,10 +100,14 @@ impl Power {
         self.wake();
     }
 
-    /// Begins a run. What ended the one before is forgotten; a guest that had ended by itself, or
-    /// had asked for a reset that was not done, starts anew.
+    /// Begins a run, unless it has begun. What ended the one before is forgotten; a guest that had
+    /// ended by itself, or had asked for a reset that was not done, starts anew. Whoever starts the
+    /// machine calls this, and so does each vCPU, which may be first.
     pub fn start(&self, run: u64) {
         let mut wishes = self.wishes.lock();
+        if run <= wishes.run {
+            return;
+        }
         wishes.reset_due |= !matches!(wishes.verdict, None | Some(Verdict::Stop));
         wishes.run = run;
         wishes.verdict = wishes.reset_due.then_some(Verdict::Reset);
@@ -177,6 +181,19 @@ mod tests {
         assert_eq!(power.verdict(), None);
         power.stop(2);
         assert_eq!(power.verdict(), Some(Verdict::Stop));
+    }
+
+    /// A vCPU may enter its machine before whoever has started it comes here.
+    #[test]
+    fn a_run_begins_once() {
+        let power = Power::new();
+        power.stop(1);
+        power.start(1);
+        power.start(2);
+        assert_eq!(power.verdict(), None, "the last run's stop is over");
+        power.ask(Verdict::Off);
+        power.start(2);
+        assert_eq!(power.verdict(), Some(Verdict::Off));
     }
 
     #[test]

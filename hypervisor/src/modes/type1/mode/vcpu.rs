@@ -39,6 +39,7 @@ where
 
     fn run(&mut self) -> Result<VcpuExit, ModeError> {
         let run = self.vm.check_running()?;
+        self.processor.power().start(run);
         let ending = self.processor.run(&self.vm.accounts);
         if let Err(error) = &ending {
             // The others end with it.
