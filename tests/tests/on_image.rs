@@ -112,6 +112,30 @@ fn a_unikernels_words_and_status_come_back() {
     run.assert_ends(1, "Invalid guest port access: port=0x509");
 }
 
+/// A reader that pauses gets every line all the same.
+#[test]
+fn a_slow_reader_loses_no_line() {
+    let clock = system_tests::unikernel("clock");
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut running = on_image(&clock)
+        .args(["bench", "puts", "4000"])
+        .prepare(|command| {
+            command.stdout(writer);
+        })
+        .spawn_without_output();
+    // The pipe is full long before, and then the machine's serial port.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) && running.ended().is_none() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mut all = String::new();
+    reader.read_to_string(&mut all).unwrap();
+    assert_eq!(running.finish_within(LIMIT).status, Some(0));
+    assert!(all.contains("SUCCESS"));
+    // Each of them is 64 dots.
+    assert_eq!(all.lines().map(|line| line.matches('.').count()).max(), Some(4000 * 64));
+}
+
 /// The image's command line is made of words.
 #[test]
 fn a_name_may_have_blanks() {
