@@ -29,12 +29,12 @@ use host::{Host, Machine};
 use host_baremetal::cpus::{CpuSet, GuestCpus};
 use host_baremetal::sched::ThreadId;
 use hypervisor::config::{HypervisorConfig, VcpuConfig, VmConfig};
-use hypervisor::mode::{Hypervisor, ModeCapabilities, Vcpu, VcpuExit, VmInfo};
+use hypervisor::mode::{Hypervisor, ModeCapabilities, ModeError, Vcpu, VcpuExit, VmInfo};
 use hypervisor::modes::hvt::arch::GuestArch;
 use hypervisor::modes::hvt::mode::{Hvt, HvtLent};
 use hypervisor::modes::type1::mode::{Type1, Type1Lent};
 use hypervisor::sync::Mutex;
-use hypervisor::vm::{Limits, VmId};
+use hypervisor::vm::{Limits, State, VmError, VmId};
 
 /// VMs and vCPUs that there can be: each vCPU has a thread with a stack.
 const MOST: u32 = 4096;
@@ -236,14 +236,14 @@ impl Machines {
     }
 
     fn make_vcpus(&self, vm: VmId, count: u32) -> Result<Vec<Box<dyn Vcpu>>, String> {
-        let text = |error: hypervisor::mode::ModeError| error.to_string();
+        let text = |error: ModeError| error.to_string();
         let mode = self.hypervisor.mode_of(vm).map_err(text)?;
         (0..count).map(|index| mode.create_vcpu(vm, VcpuConfig { index }).map_err(text)).collect()
     }
 
     /// Lets a VM run, each vCPU in a thread of its own.
     pub fn start(self: &Arc<Self>, vm: VmId) -> Result<(), String> {
-        let text = |error: hypervisor::mode::ModeError| error.to_string();
+        let text = |error: ModeError| error.to_string();
         self.hypervisor.mode_of(vm).and_then(|mode| mode.start_vm(vm)).map_err(text)?;
         let guests = self.guest_cpus.as_ref().map_err(Clone::clone)?;
         let count = self.entries.lock().get_mut(&vm).map_or(0, |entry| {
@@ -298,6 +298,10 @@ impl Machines {
                 (format!("exit status {status}"), status == 0)
             }
             Ok(VcpuExit::Interrupted) => ("stopped".into(), true),
+            // Before this thread came to run it.
+            Err(ModeError::Vm(VmError::WrongState { state: State::Stopped, .. })) => {
+                ("stopped".into(), true)
+            }
             Ok(VcpuExit::Fault(line)) => (line.to_string(), false),
             Err(error) => (error.to_string(), false),
         };
