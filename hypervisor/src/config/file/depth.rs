@@ -7,6 +7,11 @@ pub const MAX_DEPTH: usize = 16;
 /// Whether a text nests more deeply than [`MAX_DEPTH`]. It may be no TOML at all; then the parser
 /// says so.
 pub fn is_too_deep(text: &str) -> bool {
+    // Most texts have too few of what opens a level, wherever that stands.
+    let opens = |byte: &u8| matches!(byte, b'[' | b'{' | b'.');
+    if text.as_bytes().iter().filter(|byte| opens(byte)).nth(MAX_DEPTH).is_none() {
+        return false;
+    }
     let (mut rest, mut open, mut dots) = (text.as_bytes(), 0usize, 0usize);
     while let Some((first, after)) = rest.split_first() {
         rest = after;
