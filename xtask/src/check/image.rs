@@ -22,7 +22,7 @@ const SELF_TESTS: [Test; 2] = [
 ];
 
 /// Of the image as it is shipped.
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 19] = [
     ("an exception prints registers and a trace with names", crash),
     ("with nothing to do the machine is switched off", power_off),
     ("a failure can reset the machine", reset),
@@ -32,6 +32,7 @@ const TESTS: [Test; 18] = [
     ("several unikernels run at once", several),
     ("a VM that cannot be made is a failure, however the others end", missed),
     ("descriptions that are too deep or too long are one error each", bounded),
+    ("names of files do not drive the terminal", names),
     ("a guest that never ends leaves others their share and is stopped", endless),
     ("a guest that prints 3 MiB at once leaves others their share and is stopped", loud),
     ("guests have all memory that they were promised, and the console its words", exhausted),
@@ -205,6 +206,16 @@ fn bounded(image: &Path) -> Result<()> {
         "(hello): exit status 0",
     ];
     expect(&boot, Some(BAD), &parts)
+}
+
+fn names(image: &Path) -> Result<()> {
+    let module = module("names", &[("evil\u{1b}[2J", HELLO)])?;
+    let start = Start::Kernel { image, words: "start=none", module: Some(&module) };
+    let typed = [(PROMPT, "configs"), (PROMPT, "poweroff")];
+    let boot = Trial { start, cpus: 1, devices: &[], typed: &typed }.boot()?;
+    expect(&boot, Some(0), &["  evil.[2J\n"])?;
+    ensure!(!boot.text.contains("\u{1b}[2J"), "it wipes the screen:\n{}", boot.text);
+    Ok(())
 }
 
 fn endless(image: &Path) -> Result<()> {

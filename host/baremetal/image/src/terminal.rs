@@ -5,7 +5,7 @@ use crate::end;
 use crate::serial::{Serial, send};
 use core::fmt::{self, Write};
 use host_baremetal::console::editor::{Editor, Event};
-use host_baremetal::console::output::Outputs;
+use host_baremetal::console::output::{Outputs, plain};
 use hypervisor::sync::Mutex;
 
 /// What a line is typed behind.
@@ -62,7 +62,7 @@ pub fn line(text: fmt::Arguments<'_>) {
         return;
     }
     TERMINAL.lock().print(|_| {
-        let _ = writeln!(Serial, "{text}");
+        let _ = writeln!(Message, "{text}");
     });
 }
 
@@ -91,7 +91,7 @@ pub fn finish_guest(vm: u32, gone: bool, notice: Option<fmt::Arguments<'_>>) {
         }
         outputs.finish(vm, gone, &mut text);
         if let Some(notice) = notice {
-            let _ = writeln!(Serial, "{notice}");
+            let _ = writeln!(Message, "{notice}");
         }
     });
 }
@@ -108,6 +108,16 @@ pub fn guest(vm: u32, bytes: &[u8]) {
     } else {
         // No line is whole yet; one that has become too long is shown all the same.
         terminal.outputs.write(vm, bytes, &mut text);
+    }
+}
+
+/// A message, parts of which may be a stranger's words.
+struct Message;
+
+impl Write for Message {
+    fn write_str(&mut self, words: &str) -> fmt::Result {
+        plain(words, &mut text);
+        Ok(())
     }
 }
 
@@ -179,7 +189,7 @@ pub fn complete(words: &[&str]) {
     if !choice.is_empty() {
         write("\n");
         for word in choice {
-            write(word);
+            plain(word, &mut text);
             write("  ");
         }
         write("\n");

@@ -133,6 +133,16 @@ fn drives_terminal(character: char) -> bool {
     character.is_control() && character != '\t' || turns
 }
 
+/// Shows a text whose parts may be a stranger's, such as names of files: what could drive the terminal
+/// is shown as a dot. Ends of lines stay.
+pub fn plain(text: &str, out: &mut dyn FnMut(&[u8])) {
+    for character in text.chars() {
+        let harmless = character == '\n' || !drives_terminal(character);
+        let character = if harmless { character } else { '.' };
+        out(character.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+}
+
 impl Source {
     /// Shows the line. What could drive the terminal is shown as a dot: a guest's output is not
     /// to be trusted with the screen of others.
@@ -243,5 +253,12 @@ mod tests {
         let mut s = Screen::new();
         s.write(1, &[b'x'; 2 * MAX_LINE + 1]);
         assert_eq!(s.shown().matches("[one] ").count(), 2);
+    }
+
+    #[test]
+    fn a_message_shows_what_would_drive_the_terminal() {
+        let mut shown = Vec::new();
+        plain("a\u{1b}[2J\u{9b}b\n\tc\r", &mut |bytes| shown.extend_from_slice(bytes));
+        assert_eq!(shown, b"a.[2J.b\n\tc.");
     }
 }
