@@ -24,16 +24,6 @@ fn linux_reaches_a_shell_writes_its_disk_and_powers_off() {
     assert!(written.starts_with(b"written in the guest\n"), "{:?}", &written[..32]);
 }
 
-/// Without firmware. The other ways are tested on the bare-metal image, where a boot takes less.
-#[test]
-fn linux_resets_its_machine_as_on_a_pc() {
-    let name = "linux_resets_its_machine_as_on_a_pc";
-    let Some(mut linux) = Machine::linux(name, 1, "") else { return };
-    linux.resets_by(&["bios"]);
-    linux.type_line("exit");
-    assert_eq!(linux.wait().status, Some(0));
-}
-
 #[test]
 fn linux_has_four_cpus_reboots_and_ends_by_a_signal() {
     let name = "linux_has_four_cpus_reboots_and_ends_by_a_signal";
